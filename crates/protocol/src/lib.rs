@@ -1,0 +1,42 @@
+//! What `dph-agent` and its clients say to each other: values and bytes, no I/O.
+//!
+//! A connection starts with one [hello](Hello), which settles the [version](version) of all that
+//! follows. After it each side sends [frames](frame): a header written by hand and a body written
+//! by the one module that knows the codec. `PROTOCOL.md`, beside this crate's `Cargo.toml`, is the
+//! specification, complete enough to write a client in another language.
+#![forbid(unsafe_code)]
+
+mod code;
+mod codec;
+pub mod frame;
+mod message;
+mod open_set;
+mod reply;
+mod request;
+mod secret;
+pub mod version;
+
+pub use code::ErrorCode;
+pub use message::{Bytes, DecodeError, EncodeError};
+pub use reply::{
+    Added, AgentStatus, Certificate, Failure, KeyState, LastError, Listing, Pong, Prepared, ProfileEntry,
+    ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Warning,
+};
+pub use request::{
+    Add, Kept, KeySourceKind, Page, PlatformKind, Prepare, RefreshMode, Request, Selector, Settings,
+    StatusRequest, TokenRequest, Waiting,
+};
+pub use secret::Secret;
+pub use version::{Hello, HelloReply};
+
+/// Longest token that fits into a reply, in bytes; a longer one is [`ErrorCode::TOKEN_TOO_LARGE`].
+pub const MAX_TOKEN_LEN: usize = 48 * 1024;
+
+/// Longest time that a request may ask the agent to wait, in milliseconds (ten minutes).
+pub const MAX_DEADLINE_MS: u32 = 600_000;
+
+/// Entries on one page of a list; fewer when the frame would become too long.
+pub const PAGE_LEN: usize = 16;
+
+/// Requests that the agent reads ahead on one connection before it stops reading.
+pub const MAX_READ_AHEAD: usize = 16;

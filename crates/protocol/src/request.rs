@@ -1,0 +1,216 @@
+//! What a client asks.
+
+use crate::codec::wire;
+use crate::message::{message_arm, messages};
+use crate::open_set::open_set;
+use crate::secret::Secret;
+
+messages! {
+    /// A request.
+    Request {
+        /// Is somebody there?
+        Ping = 0x0010 "ping",
+        /// Would a token request for this profile be answered well? Answered like `Ping`, or with the failure.
+        Ready(Selector) = 0x0011 "ready",
+        /// A bearer token, please.
+        Token(TokenRequest) = 0x0012 "token",
+        /// The profiles.
+        List(Page) = 0x0013 "list",
+        /// The state of the agent and of its profiles.
+        Status(StatusRequest) = 0x0014 "status",
+        /// Check the settings of an `Add` and reach the platform, before a key is asked for.
+        Prepare(Prepare) = 0x0015 "prepare",
+        /// Keep a key, and the profile it belongs to.
+        Add(Add) = 0x0016 "add",
+        /// Make a profile the default.
+        SetDefault(Selector) = 0x0017 "set-default",
+        /// Drop keys and keep their profiles.
+        Forget(Kept) = 0x0018 "forget",
+        /// Drop keys and their profiles.
+        Remove(Kept) = 0x0019 "remove",
+        /// Try again now, also what was given up.
+        Refresh(Waiting) = 0x001a "refresh",
+        /// End the agent.
+        Stop = 0x001b "stop",
+    }
+}
+
+impl Request {
+    /// Whether the request holds a secret, which must wait for the agent's hello.
+    #[must_use]
+    pub fn carries_secret(&self) -> bool {
+        match self {
+            Self::Token(token) => token.rejected.is_some(),
+            Self::Add(add) => add.key.is_some(),
+            Self::Ping
+            | Self::Ready(_)
+            | Self::List(_)
+            | Self::Status(_)
+            | Self::Prepare(_)
+            | Self::SetDefault(_)
+            | Self::Forget(_)
+            | Self::Remove(_)
+            | Self::Refresh(_)
+            | Self::Stop => false,
+        }
+    }
+}
+
+wire! {
+    /// Which profile is meant. Both absent: the default, or the only one.
+    #[derive(Default)]
+    pub struct Selector {
+        /// The profile of this name.
+        pub profile: Option<String>,
+        /// The profile whose `url` has the origin of this one.
+        pub for_url: Option<String>,
+    }
+
+    /// Asks for a token.
+    #[derive(Default)]
+    pub struct TokenRequest {
+        /// Whose token.
+        pub selector: Selector,
+        /// Life that the token must still have, in milliseconds; absent: the default freshness.
+        pub min_ttl_ms: Option<u64>,
+        /// Buy a new one, whatever is held.
+        pub new: bool,
+        /// The token that the platform has just refused.
+        pub rejected: Option<Secret>,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Which part of a list.
+    #[derive(Default)]
+    pub struct Page {
+        /// Only entries behind this name, in byte order; empty: from the start.
+        pub after: String,
+    }
+
+    /// Asks for the state.
+    #[derive(Default)]
+    pub struct StatusRequest {
+        /// Only this profile; both absent: all.
+        pub selector: Selector,
+        /// Which part.
+        pub page: Page,
+    }
+
+    /// Settings of a profile, as its keys in `config.toml`; absent: unchanged, or the default.
+    #[derive(Default)]
+    pub struct Settings {
+        /// `platform`
+        pub platform: Option<PlatformKind>,
+        /// `url`
+        pub url: Option<String>,
+        /// `auth-url`
+        pub auth_url: Option<String>,
+        /// `username`
+        pub username: Option<String>,
+        /// `scope`
+        pub scope: Option<String>,
+        /// `ca-file`, absolute
+        pub ca_file: Option<String>,
+        /// `tls-pin`
+        pub tls_pin: Option<String>,
+        /// `proxy`
+        pub proxy: Option<String>,
+        /// `key-source`, as it is written in the configuration
+        pub key_source: Option<String>,
+        /// `refresh`
+        pub refresh: Option<RefreshMode>,
+    }
+
+    /// Asks whether an `Add` would work, before the key is there.
+    pub struct Prepare {
+        /// The profile's name; absent: the default one, the only one, or `default`.
+        pub profile: Option<String>,
+        /// What to set or change.
+        pub settings: Settings,
+        /// Allow changing the URL or user name of an existing profile.
+        pub replace: bool,
+        /// Accept a certificate that nobody vouches for, to show it to the user.
+        pub trust_server: bool,
+        /// Reach the platform; false: only check the settings.
+        pub reach: bool,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Hands over a key.
+    pub struct Add {
+        /// The profile's name, as `Prepared` gave it.
+        pub profile: String,
+        /// What to set or change.
+        pub settings: Settings,
+        /// The key, where the profile's key source takes one.
+        pub key: Option<Secret>,
+        /// Allow changing the URL or user name of an existing profile.
+        pub replace: bool,
+        /// Buy a token to prove the key before anything is kept.
+        pub verify: bool,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Names what `Forget` and `Remove` drop.
+    pub struct Kept {
+        /// One profile.
+        pub selector: Selector,
+        /// All of them; the selector is ignored.
+        pub all: bool,
+        /// Only say what would be dropped.
+        pub dry_run: bool,
+    }
+
+    /// Names a profile, and how long to wait for it.
+    pub struct Waiting {
+        /// One profile.
+        pub selector: Selector,
+        /// All of them; the selector is ignored.
+        pub all: bool,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+}
+
+open_set! {
+    /// The kinds of platform.
+    PlatformKind {
+        /// IBM Software Hub, Cloud Pak for Data.
+        SOFTWARE_HUB = 1 "software-hub",
+        /// IBM Cloud IAM.
+        IBM_CLOUD = 2 "ibm-cloud",
+        /// The multi-cloud SaaS platform, on AWS.
+        MCSP = 3 "mcsp",
+    }
+}
+
+open_set! {
+    /// When tokens are bought in the background.
+    RefreshMode {
+        /// While the profile is in use.
+        WHILE_USED = 1 "while-used",
+        /// Always.
+        ALWAYS = 2 "always",
+    }
+}
+
+open_set! {
+    /// Where a key is read from.
+    KeySourceKind {
+        /// Memory only; gone when the agent ends.
+        SESSION = 1 "session",
+        /// A file.
+        FILE = 2 "file",
+        /// What a command prints.
+        COMMAND = 3 "command",
+        /// A systemd credential.
+        CREDENTIAL = 4 "credential",
+        /// The keyring of the operating system.
+        KEYRING = 5 "keyring",
+        /// A file sealed with the lock's passphrase.
+        SEALED = 6 "sealed",
+    }
+}
