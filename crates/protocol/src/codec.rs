@@ -1,13 +1,14 @@
 //! The only file that knows bincode: bodies of messages to bytes and back.
 //!
 //! The crate is no longer maintained and decodes carelessly by default, so this is all the use we
-//! make of it: a limit on what a length may claim, no bytes left over, no recursive types, no
-//! collections of empty elements.
+//! make of it: memory in proportion to the bytes that are there, whatever a length claims; no bytes
+//! left over; no recursive types; no collections of empty elements.
 
-use bincode::de::Decoder;
+use bincode::de::read::Reader;
+use bincode::de::{Decoder, DecoderImpl};
 use bincode::enc::Encoder;
-use bincode::{Decode, Encode, config};
-use zeroize::Zeroizing;
+use bincode::{Decode, Encode, config, error};
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::frame::MAX_BODY_LEN;
 use crate::message::{DecodeError, EncodeError};
@@ -29,40 +30,65 @@ pub(crate) use wire;
 pub(crate) trait Body: Encode + Decode<()> {}
 impl<T: Encode + Decode<()>> Body for T {}
 
-const CONFIG: config::Configuration<config::LittleEndian, config::Varint, config::Limit<{ MAX_BODY_LEN }>> =
-    config::standard().with_limit::<{ MAX_BODY_LEN }>();
+/// Memory that a byte of a body may cost once it is read. What costs most is an empty text in a
+/// list: one byte, and a `String` in a `Vec`.
+const MEMORY_PER_BYTE: usize = 24;
+const MEMORY: usize = MEMORY_PER_BYTE * MAX_BODY_LEN;
+
+const CONFIG: config::Configuration<config::LittleEndian, config::Varint, config::Limit<MEMORY>> =
+    config::standard().with_limit::<MEMORY>();
 
 /// Appends the body of `value` to `out`, which never grows beyond its capacity: growing would
 /// leave a copy of a secret behind.
 pub(crate) fn encode(value: &impl Body, out: &mut Zeroizing<Vec<u8>>) -> Result<(), EncodeError> {
     struct Append<'a>(&'a mut Vec<u8>);
     impl bincode::enc::write::Writer for Append<'_> {
-        fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        fn write(&mut self, bytes: &[u8]) -> Result<(), error::EncodeError> {
             if self.0.capacity() - self.0.len() < bytes.len() {
-                return Err(bincode::error::EncodeError::UnexpectedEnd);
+                return Err(error::EncodeError::UnexpectedEnd);
             }
             self.0.extend_from_slice(bytes);
             Ok(())
         }
     }
-    bincode::encode_into_writer(value, Append(out), CONFIG).map_err(|_| EncodeError::TooLong)
+    bincode::encode_into_writer(value, Append(out), CONFIG).map_err(|_full| EncodeError::TooLong)
 }
 
 /// Reads a value that fills `body` to the last byte.
 pub(crate) fn decode<T: Body>(body: &[u8]) -> Result<T, DecodeError> {
-    let (value, read) = bincode::decode_from_slice(body, CONFIG).map_err(|_| DecodeError::Malformed)?;
-    if read == body.len() { Ok(value) } else { Err(DecodeError::TrailingBytes) }
+    struct Rest<'a>(&'a [u8]);
+    impl Reader for Rest<'_> {
+        fn read(&mut self, to: &mut [u8]) -> Result<(), error::DecodeError> {
+            let (from, rest) = self.0.split_at_checked(to.len()).ok_or(error::DecodeError::LimitExceeded)?;
+            to.copy_from_slice(from);
+            self.0 = rest;
+            Ok(())
+        }
+    }
+    let mut decoder = DecoderImpl::new(Rest(body), CONFIG, ());
+    // The limit is a constant, for the longest body. What a shorter one cannot need is used up here.
+    let unneeded = MEMORY.saturating_sub(MEMORY_PER_BYTE * body.len());
+    let value = decoder.claim_bytes_read(unneeded).and_then(|()| T::decode(&mut decoder));
+    match value {
+        Ok(value) if decoder.reader().0.is_empty() => Ok(value),
+        Ok(_) => Err(DecodeError::TrailingBytes),
+        Err(_) => Err(DecodeError::Malformed),
+    }
 }
 
 impl Encode for Secret {
-    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), bincode::error::EncodeError> {
+    fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), error::EncodeError> {
         self.expose().encode(encoder)
     }
 }
 
 impl<C> Decode<C> for Secret {
-    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, bincode::error::DecodeError> {
-        String::decode(decoder).map(Self::new)
+    fn decode<D: Decoder<Context = C>>(decoder: &mut D) -> Result<Self, error::DecodeError> {
+        String::from_utf8(Vec::decode(decoder)?).map(Self::new).map_err(|error| {
+            let inner = error.utf8_error();
+            error.into_bytes().zeroize();
+            error::DecodeError::Utf8 { inner }
+        })
     }
 }
 

@@ -16,6 +16,8 @@ mod request;
 mod secret;
 pub mod version;
 
+use core::time::Duration;
+
 pub use code::ErrorCode;
 pub use message::{Bytes, DecodeError, EncodeError};
 pub use reply::{
@@ -40,3 +42,15 @@ pub const PAGE_LEN: usize = 16;
 
 /// Requests that the agent reads ahead on one connection before it stops reading.
 pub const MAX_READ_AHEAD: usize = 16;
+
+/// Time that a client has, from connecting, to settle the version.
+pub const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time within which a frame must be complete once its first byte is there.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time that a client has to take a reply before its connection is closed.
+pub const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Time after which a connection is closed on which nothing was asked and nothing is pending.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);

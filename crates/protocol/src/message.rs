@@ -124,12 +124,24 @@ macro_rules! messages {
 
 /// The parts in which a message with a body differs from one without.
 macro_rules! message_arm {
-    (encode $item:ident ($body:ty) $name:ident) => { Self::$item($name) };
-    (encode $item:ident $name:ident) => { Self::$item };
-    (frame $kind:literal ($body:ty) $name:ident) => { crate::message::to_frame($kind, $name) };
-    (frame $kind:literal $name:ident) => { crate::message::to_frame($kind, &()) };
-    (decode $item:ident ($body:ty) $name:ident) => { crate::codec::decode::<$body>($name).map(Self::$item) };
-    (decode $item:ident $name:ident) => { crate::codec::decode::<()>($name).map(|()| Self::$item) };
+    (encode $item:ident ($body:ty) $name:ident) => {
+        Self::$item($name)
+    };
+    (encode $item:ident $name:ident) => {
+        Self::$item
+    };
+    (frame $kind:literal ($body:ty) $name:ident) => {
+        crate::message::to_frame($kind, $name)
+    };
+    (frame $kind:literal $name:ident) => {
+        crate::message::to_frame($kind, &())
+    };
+    (decode $item:ident ($body:ty) $name:ident) => {
+        crate::codec::decode::<$body>($name).map(Self::$item)
+    };
+    (decode $item:ident $name:ident) => {
+        crate::codec::decode::<()>($name).map(|()| Self::$item)
+    };
 }
 
 pub(crate) use {message_arm, messages};

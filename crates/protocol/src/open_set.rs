@@ -31,7 +31,7 @@ macro_rules! open_set {
         impl core::fmt::Display for $name {
             fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
                 match self.word() {
-                    Some(word) => f.write_str(word),
+                    Some(word) => f.pad(word),
                     None => core::fmt::Display::fmt(&self.0, f),
                 }
             }
