@@ -24,7 +24,7 @@ fn golden(name: &str, frame: &[u8]) -> Vec<u8> {
     if std::env::var_os("DPH_BLESS").is_some() && !path.exists() {
         fs::write(&path, frame).unwrap();
     }
-    fs::read(&path).unwrap_or_else(|error| panic!("{name}: {error}"))
+    fs::read(&path).map_err(|error| format!("{name}: {error}")).unwrap()
 }
 
 #[test]

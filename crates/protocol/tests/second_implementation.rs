@@ -2,6 +2,7 @@
 //!
 //! The types below mirror the library's, name by name, so that both print alike.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::mem_forget, reason = "wincode's derive disarms its drop guards so")]
 
 mod samples;
 
