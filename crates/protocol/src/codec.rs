@@ -93,3 +93,50 @@ impl<C> Decode<C> for Secret {
 }
 
 bincode::impl_borrow_decode!(Secret);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn longer_forms_of_an_integer_are_read() {
+        for body in [&[5][..], &[0xfb, 5, 0], &[0xfc, 5, 0, 0, 0]] {
+            assert_eq!(decode::<u32>(body), Ok(5));
+        }
+    }
+
+    #[test]
+    fn forms_wider_than_the_type_are_malformed() {
+        assert_eq!(decode::<u16>(&[0xfc, 5, 0, 0, 0]), Err(DecodeError::Malformed));
+        assert_eq!(decode::<u32>(&[0xfd, 5, 0, 0, 0, 0, 0, 0, 0]), Err(DecodeError::Malformed));
+        assert_eq!(decode::<u64>(&[&[0xfe, 5][..], &[0; 15]].concat()), Err(DecodeError::Malformed));
+        assert_eq!(decode::<u64>(&[0xff]), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn bytes_that_are_no_flag_are_malformed() {
+        assert_eq!(decode::<bool>(&[2]), Err(DecodeError::Malformed));
+        assert_eq!(decode::<Option<bool>>(&[2, 0]), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn text_that_is_not_utf_8_is_malformed() {
+        assert_eq!(decode::<String>(&[1, 0xff]), Err(DecodeError::Malformed));
+        assert_eq!(decode::<Secret>(&[2, b'x', 0xff]), Err(DecodeError::Malformed));
+    }
+
+    #[test]
+    fn bytes_left_over_are_an_error() {
+        assert_eq!(decode::<()>(&[0]), Err(DecodeError::TrailingBytes));
+        assert_eq!(decode::<bool>(&[1, 0]), Err(DecodeError::TrailingBytes));
+    }
+
+    #[test]
+    fn buffer_that_is_full_does_not_grow() {
+        let mut out = Zeroizing::new(Vec::with_capacity(16));
+        let before = out.as_ptr();
+        let text = "x".repeat(out.capacity());
+        assert_eq!(encode(&text, &mut out), Err(EncodeError::TooLong));
+        assert_eq!(out.as_ptr(), before);
+    }
+}

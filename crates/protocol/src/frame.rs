@@ -84,3 +84,29 @@ pub fn split_frame(buffer: &[u8]) -> Result<Option<(Frame<'_>, &[u8])>, FrameErr
     let Header { body_len, kind } = Header::parse(*header)?;
     Ok(rest.split_at_checked(body_len).map(|(body, rest)| (Frame { kind, body }, rest)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn header_survives_its_bytes() {
+        let header = Header { body_len: MAX_BODY_LEN, kind: 0x8012 };
+        assert_eq!(header.to_bytes(), [0, 0, 1, 0, 0x12, 0x80]);
+        assert_eq!(Header::parse(header.to_bytes()), Ok(header));
+    }
+
+    #[test]
+    fn long_body_is_refused_by_its_header_alone() {
+        let refused = Err(FrameError::BodyTooLong { len: 0x0001_0001 });
+        assert_eq!(split_frame(&[1, 0, 1, 0, 0x10, 0]), refused);
+    }
+
+    #[test]
+    fn bytes_behind_a_frame_are_left_for_the_next() {
+        let buffer = [1, 0, 0, 0, 7, 0, 0xaa, 0xbb];
+        let frame = Frame { kind: 7, body: &[0xaa] };
+        assert_eq!(split_frame(&buffer), Ok(Some((frame, &[0xbb][..]))));
+        assert_eq!(split_frame(&buffer[..6]), Ok(None));
+    }
+}

@@ -145,3 +145,44 @@ macro_rules! message_arm {
 }
 
 pub(crate) use {message_arm, messages};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MAX_TOKEN_LEN, Page, Reply, Request, Secret, Token};
+
+    fn token(len: usize) -> Reply {
+        Reply::Token(Token {
+            token: Secret::new("x".repeat(len)),
+            profile: "p".repeat(64),
+            url: "u".repeat(2048),
+            username: Some("n".repeat(1024)),
+            expires_at: Some(i64::MAX),
+            expires_in_ms: Some(u64::MAX),
+            ca_file: Some("c".repeat(4096)),
+            warning: None,
+        })
+    }
+
+    #[test]
+    fn longest_token_fits_beside_everything_else() {
+        let frame = token(MAX_TOKEN_LEN).to_frame().unwrap();
+        assert_eq!(Reply::from_body(0x8012, &frame[HEADER_LEN..]), Ok(token(MAX_TOKEN_LEN)));
+    }
+
+    #[test]
+    fn body_fills_a_frame_and_no_more() {
+        // A length of more than 250 bytes takes three.
+        let page = |body_len| Request::List(Page { after: "x".repeat(body_len - 3) });
+        assert_eq!(page(MAX_BODY_LEN).to_frame().unwrap().len(), HEADER_LEN + MAX_BODY_LEN);
+        assert_eq!(page(MAX_BODY_LEN + 1).to_frame(), Err(EncodeError::TooLong));
+    }
+
+    #[test]
+    fn body_of_any_length_is_written_into_room_of_one_size() {
+        for len in [0, SMALL, MAX_BODY_LEN / 2] {
+            let frame = token(len).to_frame().unwrap();
+            assert!(frame.capacity() == SMALL || frame.capacity() == HEADER_LEN + MAX_BODY_LEN);
+        }
+    }
+}

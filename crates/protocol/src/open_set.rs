@@ -40,3 +40,15 @@ macro_rules! open_set {
 }
 
 pub(crate) use open_set;
+
+#[cfg(test)]
+mod tests {
+    use crate::ErrorCode;
+
+    #[test]
+    fn unknown_number_is_shown_as_a_number() {
+        assert_eq!(ErrorCode::LOCKED.to_string(), "locked");
+        assert_eq!(ErrorCode(4711).to_string(), "4711");
+        assert_eq!(format!("{:>8}|{:<5}|", ErrorCode::LOCKED, ErrorCode(4711)), "  locked|4711 |");
+    }
+}

@@ -36,3 +36,21 @@ impl PartialEq for Secret {
 }
 
 impl Eq for Secret {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secret_is_not_printed() {
+        assert_eq!(format!("{:?}", Secret::new("hunter2".to_owned())), "[REDACTED]");
+    }
+
+    #[test]
+    fn secrets_are_equal_when_their_texts_are() {
+        let secret = |text: &str| Secret::new(text.to_owned());
+        assert_eq!(secret("hunter2"), secret("hunter2"));
+        assert_ne!(secret("hunter2"), secret("hunter3"));
+        assert_ne!(secret("hunter2"), secret("hunter"));
+    }
+}

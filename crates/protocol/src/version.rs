@@ -120,3 +120,31 @@ impl HelloReply {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn version_of_the_frame_behind_hello_decides_the_answer() {
+        let answer = |encoded| Hello { min: 0, current: u16::MAX, encoded }.answer();
+        assert_eq!(answer(MIN), HelloReply::Welcome { version: MIN, current: CURRENT });
+        assert_eq!(answer(CURRENT), HelloReply::Welcome { version: CURRENT, current: CURRENT });
+        let mismatch = HelloReply::Mismatch { min: MIN, max: CURRENT };
+        assert_eq!(answer(MIN - 1), mismatch);
+        assert_eq!(answer(CURRENT + 1), mismatch);
+    }
+
+    #[test]
+    fn other_kinds_lengths_and_magics_are_no_hello() {
+        let frame = Hello::OURS.to_frame();
+        let body = &frame[HEADER_LEN..];
+        assert_eq!(Hello::parse(HELLO, body), Some(Hello::OURS));
+        assert_eq!(Hello::parse(WELCOME, body), None);
+        assert_eq!(Hello::parse(HELLO, &body[..HELLO_LEN - 1]), None);
+        assert_eq!(Hello::parse(HELLO, &[body, &[0]].concat()), None);
+        assert_eq!(Hello::parse(HELLO, b"SSHA\x01\0\x01\0\x01\0"), None);
+        assert_eq!(HelloReply::parse(WELCOME, b"SSHA\x01\0\x01\0"), None);
+        assert_eq!(HelloReply::parse(HELLO, b"DPHA\x01\0\x01\0"), None);
+    }
+}
