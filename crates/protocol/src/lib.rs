@@ -40,7 +40,7 @@ pub const MAX_DEADLINE_MS: u32 = 600_000;
 /// Entries on one page of a list; fewer when the frame would become too long.
 pub const PAGE_LEN: usize = 16;
 
-/// Requests that the agent reads ahead on one connection before it stops reading.
+/// Requests that a client may have sent on one connection before it takes their replies.
 pub const MAX_READ_AHEAD: usize = 16;
 
 /// Time that a client has, from connecting, to settle the version.
