@@ -144,8 +144,13 @@ def receive_frame(connection):
 def ask(connection, request, answer, body):
     """Sends hello and a request without secrets in one write, and returns the body of the reply."""
     hello = frame(HELLO, MAGIC + struct.pack("<HHH", 1, 1, 1))
-    connection.sendall(hello + frame(request, body))
+    try:
+        connection.sendall(hello + frame(request, body))
+    except BrokenPipeError:
+        pass                     # turned away: the reason is there to be read
     kind, data = receive_frame(connection)
+    if kind == FAILURE:
+        raise read_failure(Body(data))
     if kind == VERSION_MISMATCH:
         raise Failure("failed", "the agent speaks versions %d to %d" % struct.unpack("<4xHH", data))
     if kind != WELCOME or data[:4] != MAGIC:
@@ -163,11 +168,18 @@ def receive_reply(connection, answer):
     kind, data = receive_frame(connection)
     body = Body(data)
     if kind == FAILURE:
-        code, message = body.u16(), body.string()
-        raise Failure(CODES.get(code, code), message)
+        raise read_failure(body)
     if kind != answer:
         raise Failure("failed", f"the agent answered with kind {kind:#06x}")
     return body
+
+
+def read_failure(body):
+    code, message = body.u16(), body.string()
+    body.string()                # hint
+    body.option(body.unsigned)   # retry_after_ms
+    body.end()
+    return Failure(CODES.get(code, code), message)
 
 
 # Commands.
