@@ -1,6 +1,6 @@
 //! What `dph-agent` and its clients say to each other: values and bytes, no I/O.
 //!
-//! A connection starts with one [hello](Hello), which settles the [version](version) of all that
+//! A connection starts with one [hello](Hello), which settles the [version] of all that
 //! follows. After it each side sends [frames](frame): a header written by hand and a body written
 //! by the one module that knows the codec. `PROTOCOL.md`, beside this crate's `Cargo.toml`, is the
 //! specification, complete enough to write a client in another language.

@@ -101,7 +101,7 @@ macro_rules! messages {
             ///
             /// # Errors
             ///
-            /// [`EncodeError::TooLong`] when the body does not fit.
+            /// [`EncodeError::TooLong`](crate::EncodeError::TooLong) when the body does not fit.
             pub fn to_frame(&self) -> Result<$crate::Bytes, $crate::EncodeError> {
                 match self { $(message_arm!(encode $item $(($body))? body) => message_arm!(frame $kind $(($body))? body),)* }
             }
