@@ -236,6 +236,37 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_connection_ends_with_the_exchange() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            stream.write_all(&answer("200 OK", r#"{"access_token":"abc"}"#)).await.unwrap();
+            stream.read(&mut [0]).await.unwrap()
+        };
+        let (token, more) = tokio::join!(exchange(&target, LONG), server);
+        assert!(token.is_ok());
+        assert_eq!(more, 0);
+    }
+
+    #[tokio::test]
+    async fn plain_http_goes_through_no_proxy() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            proxy: Proxy::Url("127.0.0.1:1".parse().unwrap()),
+            ..target(listener.local_addr().unwrap())
+        };
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            stream.write_all(&answer("200 OK", r#"{"access_token":"abc"}"#)).await.unwrap();
+        };
+        let (token, ()) = tokio::join!(exchange(&target, LONG), server);
+        assert!(token.is_ok());
+    }
+
+    #[tokio::test]
     async fn a_body_is_read_up_to_the_limit_and_no_further() {
         let json = r#"{"access_token":"abc"}"#;
         let padded = |len: usize| json.to_owned() + &" ".repeat(len - json.len());

@@ -225,6 +225,7 @@ fn certificate_reason(error: &CertificateError) -> String {
         CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => "it is not valid yet",
         CertificateError::Revoked => "it was revoked",
         CertificateError::UnknownIssuer => "no trusted authority signed it",
+        CertificateError::BadSignature => "the authority that it names did not sign it",
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
             "it is for other names"
         }

@@ -45,6 +45,11 @@ impl CaBundle {
         Ok(Self(certificates.into()))
     }
 
+    /// Returns the fingerprint of each of its certificates.
+    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
+        self.0.iter().map(|der| Fingerprint::of(der))
+    }
+
     pub(crate) fn certificates(&self) -> impl Iterator<Item = CertificateDer<'static>> {
         self.0.iter().cloned()
     }
