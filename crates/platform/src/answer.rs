@@ -35,7 +35,8 @@ pub(crate) struct Answer {
     date: Option<SystemTime>,
     retry_after: Option<RetryAfter>,
     redirect: Option<String>,
-    is_html: bool,
+    /// Whether it looks like a page for people, which no platform sends.
+    pub(crate) is_html: bool,
     body: Body,
 }
 
@@ -128,11 +129,6 @@ impl Answer {
             return Misconfiguration::WebPage { url: self.url.to_string(), status: self.status };
         }
         Misconfiguration::NotJson
-    }
-
-    /// Whether it is a page for people, which no platform sends.
-    pub(crate) fn is_html(&self) -> bool {
-        self.is_html
     }
 }
 

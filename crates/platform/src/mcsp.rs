@@ -27,7 +27,7 @@ impl Platform for Mcsp<'_> {
     fn read(&self, answer: &Answer) -> Result<Token, PlatformError> {
         match answer.status {
             // IBM's own tests expect a 400 for a key that is not accepted; a page comes from elsewhere.
-            400 if !answer.is_html() => Err(answer.refused()),
+            400 if !answer.is_html => Err(answer.refused()),
             _ if answer.is_success() => token(answer),
             _ => Err(answer.failure(None)),
         }

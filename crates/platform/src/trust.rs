@@ -50,6 +50,11 @@ impl CaBundle {
         self.0.iter().map(|der| Fingerprint::of(der))
     }
 
+    /// Returns the fingerprint of each certificate, which together name the bundle.
+    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
+        self.0.iter().map(|der| Fingerprint::of(der))
+    }
+
     pub(crate) fn certificates(&self) -> impl Iterator<Item = CertificateDer<'static>> {
         self.0.iter().cloned()
     }
@@ -57,7 +62,7 @@ impl CaBundle {
 
 impl fmt::Debug for CaBundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(|der| Fingerprint::of(der))).finish()
+        f.debug_list().entries(self.fingerprints()).finish()
     }
 }
 
