@@ -160,11 +160,12 @@ pub struct Candidate {
     pub endpoint: Result<Endpoint, EndpointError>,
 }
 
-/// Returns the places where a client looks for the agent, in the order in which it looks.
-pub fn candidates(surroundings: &Surroundings) -> Vec<Candidate> {
+/// Returns the places where a client looks for the agent, in the order in which it looks; each is
+/// worked out when it is asked for.
+pub fn candidates(surroundings: &Surroundings) -> impl Iterator<Item = Candidate> {
     let variable = surroundings.socket_var.as_ref();
     let named = variable.map(|path| Candidate { rule: Rule::SocketVar, endpoint: Endpoint::new(path) });
-    named.into_iter().chain(sys::candidates(surroundings)).collect()
+    named.into_iter().chain(sys::candidates(surroundings))
 }
 
 /// Returns where the agent of this user listens: the first usable place, its folder made if need be.

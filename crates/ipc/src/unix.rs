@@ -22,6 +22,7 @@ use std::time::Duration;
 
 use rustix::io::{Errno, retry_on_intr};
 use rustix::net::SocketAddrUnix;
+use rustix::process::geteuid;
 
 use crate::endpoint::{Candidate, Endpoint, EndpointError, Rule, Surroundings};
 use crate::error::ConnectError;
@@ -99,12 +100,12 @@ impl Write for Stream {
 /// # Errors
 /// None on Unix.
 pub fn own_uid() -> io::Result<Uid> {
-    Ok(rustix::process::geteuid().as_raw())
+    Ok(geteuid().as_raw())
 }
 
 pub(crate) fn check_name(path: &Path) -> Result<(), EndpointError> {
     let name = path.as_os_str().as_bytes();
-    if path.file_name().is_none() || name.contains(&0) {
+    if name.is_empty() || name.ends_with(b"/") || name.contains(&0) {
         return Err(EndpointError::Invalid { path: path.to_owned() });
     }
     if name.len() > MAX_PATH_LEN {
@@ -115,18 +116,17 @@ pub(crate) fn check_name(path: &Path) -> Result<(), EndpointError> {
 
 /// Returns the places that follow from `surroundings`, without the one that a variable names.
 pub(crate) fn candidates(surroundings: &Surroundings) -> impl Iterator<Item = Candidate> {
-    let places = user_places(surroundings).chain([Place::in_tmp()]);
-    places.map(|place| Candidate { rule: place.rule, endpoint: place.endpoint_for_client() })
+    places(surroundings).map(|place| Candidate { rule: place.rule, endpoint: place.endpoint_for_client() })
 }
 
 pub(crate) fn place(surroundings: &Surroundings) -> Result<Endpoint, EndpointError> {
     let place = first_usable(surroundings);
-    folder::make_private(&place.folder)?;
-    place.endpoint()
+    folder::make_private(folder_of(&place.socket))?;
+    Endpoint::new(place.socket)
 }
 
 pub(crate) fn prepare_folder(endpoint: &Endpoint) -> Result<(), EndpointError> {
-    folder::make_guarded(folder_of(endpoint))
+    folder::make_guarded(folder_of(endpoint.path()))
 }
 
 #[cfg(target_os = "macos")]
@@ -143,57 +143,78 @@ pub(crate) fn user_temp() -> Option<OsString> {
     None
 }
 
-/// A folder for the socket, and the rule that led to it.
+/// Where the socket may be, and the rule that led there.
 struct Place {
     rule: Rule,
-    folder: PathBuf,
+    socket: PathBuf,
 }
 
 impl Place {
-    fn in_user_folder(rule: Rule, parent: PathBuf) -> Self {
-        Self { rule, folder: parent.join("dph-agent") }
+    /// Returns where `rule` leads, if anywhere on this system.
+    fn by(rule: Rule, surroundings: &Surroundings) -> Option<Self> {
+        let socket = match rule {
+            Rule::RuntimeDir => socket_below(runtime_dir(surroundings)?),
+            Rule::RunUser => socket_below(run_user(surroundings)?.as_ref()),
+            Rule::UserTemp => socket_below(surroundings.user_temp.as_ref()?.as_ref()),
+            Rule::Tmp => return Some(Self::in_tmp()),
+            Rule::SocketVar | Rule::Pipe => return None,
+        };
+        Some(Self { rule, socket })
     }
 
     fn in_tmp() -> Self {
-        let folder = format!("/tmp/dph-agent-{}", rustix::process::geteuid().as_raw());
-        Self { rule: Rule::Tmp, folder: folder.into() }
-    }
-
-    fn endpoint(&self) -> Result<Endpoint, EndpointError> {
-        Endpoint::new(self.folder.join("agent.sock"))
+        let socket = format!("/tmp/dph-agent-{}/agent.sock", geteuid().as_raw()).into();
+        Self { rule: Rule::Tmp, socket }
     }
 
     /// Returns the endpoint unless somebody else made the folder first, as anybody can in `/tmp`.
-    fn endpoint_for_client(&self) -> Result<Endpoint, EndpointError> {
+    fn endpoint_for_client(self) -> Result<Endpoint, EndpointError> {
         if self.rule == Rule::Tmp {
-            folder::check_private_if_there(&self.folder)?;
+            folder::check_private_if_there(folder_of(&self.socket))?;
         }
-        self.endpoint()
+        Endpoint::new(self.socket)
     }
 
+    /// Returns whether the agent can make its folder and its socket there.
     fn is_usable(&self) -> bool {
-        self.folder.parent().is_some_and(folder::is_own) && self.endpoint().is_ok()
+        let parent = folder_of(&self.socket).parent();
+        parent.is_some_and(folder::is_own) && check_name(&self.socket).is_ok()
     }
 }
 
+/// Returns the places in order. The client takes the first that answers, and each costs it an
+/// allocation, so none is worked out before its turn.
+fn places(surroundings: &Surroundings) -> impl Iterator<Item = Place> {
+    let rules = [Rule::RuntimeDir, Rule::RunUser, Rule::UserTemp, Rule::Tmp];
+    rules.into_iter().filter_map(|rule| Place::by(rule, surroundings))
+}
+
+/// Returns the first place in a folder of this user, or the one in `/tmp`, which is always there.
 fn first_usable(surroundings: &Surroundings) -> Place {
-    user_places(surroundings).find(Place::is_usable).unwrap_or_else(Place::in_tmp)
+    places(surroundings).find(Place::is_usable).unwrap_or_else(Place::in_tmp)
 }
 
-/// Returns the places in folders that the system keeps for this user.
-fn user_places(surroundings: &Surroundings) -> impl Iterator<Item = Place> {
-    let runtime_dir = surroundings.runtime_dir.as_ref().map(PathBuf::from).filter(|dir| dir.is_absolute());
-    let run_user = cfg!(target_os = "linux")
-        .then(|| PathBuf::from(format!("/run/user/{}", rustix::process::geteuid().as_raw())))
-        .filter(|dir| runtime_dir.as_ref() != Some(dir));
-    let user_temp = surroundings.user_temp.as_ref().map(PathBuf::from);
-    [(Rule::RuntimeDir, runtime_dir), (Rule::RunUser, run_user), (Rule::UserTemp, user_temp)]
-        .into_iter()
-        .filter_map(|(rule, parent)| parent.map(|parent| Place::in_user_folder(rule, parent)))
+fn runtime_dir(surroundings: &Surroundings) -> Option<&Path> {
+    surroundings.runtime_dir.as_ref().map(Path::new).filter(|dir| dir.is_absolute())
 }
 
-fn folder_of(endpoint: &Endpoint) -> &Path {
-    let parent = endpoint.path().parent().filter(|parent| !parent.as_os_str().is_empty());
+/// Returns the runtime folder that Linux gives this user, unless the environment names the same.
+fn run_user(surroundings: &Surroundings) -> Option<String> {
+    let dir = format!("/run/user/{}", geteuid().as_raw());
+    (cfg!(target_os = "linux") && runtime_dir(surroundings) != Some(Path::new(&dir))).then_some(dir)
+}
+
+fn socket_below(parent: &Path) -> PathBuf {
+    const BELOW: &str = "dph-agent/agent.sock";
+    let mut socket = PathBuf::with_capacity(parent.as_os_str().len() + 1 + BELOW.len());
+    socket.push(parent);
+    socket.push(BELOW);
+    socket
+}
+
+/// Returns the folder that `socket` is in.
+fn folder_of(socket: &Path) -> &Path {
+    let parent = socket.parent().filter(|parent| !parent.as_os_str().is_empty());
     parent.unwrap_or_else(|| Path::new("."))
 }
 
@@ -217,7 +238,7 @@ fn connect_error(errno: Errno, endpoint: &Endpoint) -> ConnectError {
         Errno::CONNREFUSED => ConnectError::Refused,
         Errno::AGAIN | Errno::TIMEDOUT => ConnectError::Timeout,
         // Most often a folder of somebody else, inherited through `su` or `sudo`: say whose.
-        Errno::ACCESS => match folder::check_private(folder_of(endpoint)) {
+        Errno::ACCESS => match folder::check_private(folder_of(endpoint.path())) {
             Err(error @ EndpointError::Foreign { .. }) => ConnectError::UnsafeFolder(error),
             _ => ConnectError::Other(errno.into()),
         },
@@ -228,7 +249,7 @@ fn connect_error(errno: Errno, endpoint: &Endpoint) -> ConnectError {
 /// Returns whether a server that runs as `owner` may be spoken to. On macOS it is launchd, hence
 /// root, that listens for an agent that it activates; what root can do to us it can do anyway.
 fn is_trusted(owner: Uid) -> bool {
-    owner == rustix::process::geteuid().as_raw() || (cfg!(target_os = "macos") && owner == 0)
+    owner == geteuid().as_raw() || (cfg!(target_os = "macos") && owner == 0)
 }
 
 /// Returns the user who listens at the other end of `stream`. A wrapper that also insists on a
@@ -269,7 +290,7 @@ mod tests {
 
     fn found(surroundings: &Surroundings) -> Vec<(Rule, String)> {
         let name = |endpoint: Result<Endpoint, _>| endpoint.map(|e| e.to_string()).unwrap_or_default();
-        candidates(surroundings).into_iter().map(|c| (c.rule, name(c.endpoint))).collect()
+        candidates(surroundings).map(|c| (c.rule, name(c.endpoint))).collect()
     }
 
     fn own(pattern: &str) -> String {
@@ -317,7 +338,7 @@ mod tests {
         let mode = std::fs::metadata(mine.path().join("dph-agent")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
         std::fs::set_permissions(mine.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert_ne!(first_usable(&at(mine.path())).endpoint().unwrap().path(), expected);
+        assert_ne!(first_usable(&at(mine.path())).socket, expected);
     }
 
     #[test]
@@ -343,7 +364,7 @@ mod tests {
 
     #[test]
     fn name_that_is_no_file_is_refused() {
-        for path in ["", "/", "..", "a\0b"] {
+        for path in ["", "/", "folder/", "a\0b"] {
             assert!(matches!(Endpoint::new(path), Err(EndpointError::Invalid { .. })), "{path:?}");
         }
     }

@@ -61,7 +61,7 @@ impl Stream {
     /// # Errors
     /// [`ConnectError`] says whether an agent is there at all.
     pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, ConnectError> {
-        let pipe = open(endpoint.path(), Instant::now() + timeout)?;
+        let pipe = open(endpoint.path(), timeout)?;
         // The pipe's owner is fixed by the kernel; the server's process id could be chosen.
         let owner = security::owner(&pipe)?;
         if owner != own_uid()? {
@@ -168,7 +168,8 @@ pub(crate) fn user_temp() -> Option<OsString> {
 }
 
 /// Opens the client's end of the pipe `name`, waiting while all its instances are taken.
-fn open(name: &Path, deadline: Instant) -> Result<File, ConnectError> {
+fn open(name: &Path, timeout: Duration) -> Result<File, ConnectError> {
+    let started = Instant::now();
     loop {
         let opened = OpenOptions::new()
             .read(true)
@@ -180,21 +181,22 @@ fn open(name: &Path, deadline: Instant) -> Result<File, ConnectError> {
         match opened {
             Ok(pipe) => return Ok(pipe),
             Err(error) if error.kind() == ErrorKind::NotFound => return Err(ConnectError::Absent),
-            Err(error) if is(&error, ERROR_PIPE_BUSY) => wait_for_instance(name, deadline)?,
+            Err(error) if is(&error, ERROR_PIPE_BUSY) => {
+                wait_for_instance(name, timeout.saturating_sub(started.elapsed()))?;
+            }
             Err(error) => return Err(error.into()),
         }
     }
 }
 
 /// Waits until somebody may take an instance of the pipe, or the pipe is gone.
-fn wait_for_instance(name: &Path, deadline: Instant) -> Result<(), ConnectError> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
+fn wait_for_instance(name: &Path, timeout: Duration) -> Result<(), ConnectError> {
+    if timeout.is_zero() {
         return Err(ConnectError::Timeout);
     }
     let name: Vec<u16> = name.as_os_str().encode_wide().chain([0]).collect();
     // SAFETY: `name` ends with a NUL and outlives the call.
-    let waited = succeeded(unsafe { WaitNamedPipeW(name.as_ptr(), milliseconds(left)) });
+    let waited = succeeded(unsafe { WaitNamedPipeW(name.as_ptr(), milliseconds(timeout)) });
     match waited {
         Ok(()) => Ok(()),
         Err(error) if is(&error, ERROR_SEM_TIMEOUT) => Err(ConnectError::Timeout),

@@ -61,7 +61,7 @@ impl Listener {
         let failed = |source| BindError::Listen { endpoint: endpoint.clone(), source };
         let socket = listen(endpoint.path()).map_err(failed)?;
         let file = FileId::at(endpoint.path()).map_err(failed)?;
-        let watch = Watch::new(folder_of(endpoint));
+        let watch = Watch::new(folder_of(endpoint.path()));
         Ok(Self { socket, endpoint: endpoint.clone(), own: Some(Own { lock, watch, file }) })
     }
 
@@ -120,7 +120,7 @@ impl Listener {
     pub async fn rebind(self) -> Result<Self, BindError> {
         let Self { socket, endpoint, own: Some(own) } = self else { return Ok(self) };
         drop(socket);
-        folder::make_guarded(folder_of(&endpoint))?;
+        folder::make_guarded(folder_of(endpoint.path()))?;
         let lock = own.lock.renew(&endpoint)?;
         Self::bind_under(lock, &endpoint).await
     }

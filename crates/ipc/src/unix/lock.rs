@@ -28,7 +28,8 @@ impl Lock {
         let failed = |source| BindError::Lock { path: path.clone(), source };
         let file = open(&path).map_err(failed)?;
         match file.try_lock() {
-            Ok(()) => write_pid(&file).map_err(failed)?,
+            // Only good to know, so a full disk keeps no agent from starting.
+            Ok(()) => drop(write_pid(&file)),
             Err(TryLockError::WouldBlock) => {
                 return Err(BindError::InUse { endpoint: endpoint.clone(), pid: read_pid(&file) });
             }

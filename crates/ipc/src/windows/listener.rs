@@ -6,7 +6,7 @@ use std::mem;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::process;
 use std::ptr::null_mut;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use interprocess::os::windows::security_descriptor::{AsSecurityDescriptorExt, SecurityDescriptor};
 use tokio::net::windows::named_pipe::{NamedPipeServer, ServerOptions};
@@ -124,7 +124,7 @@ fn instance(endpoint: &Endpoint, access: &SecurityDescriptor, first: bool) -> io
 
 /// Returns the process that has a pipe at `endpoint`, if it lets us look.
 fn holder(endpoint: &Endpoint) -> Option<u32> {
-    let pipe = super::open(endpoint.path(), Instant::now() + HOLDER_TIMEOUT).ok()?;
+    let pipe = super::open(endpoint.path(), HOLDER_TIMEOUT).ok()?;
     process_id(&pipe, GetNamedPipeServerProcessId)
 }
 
