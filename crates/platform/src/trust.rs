@@ -45,11 +45,6 @@ impl CaBundle {
         Ok(Self(certificates.into()))
     }
 
-    /// Returns the fingerprint of each of its certificates.
-    pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
-        self.0.iter().map(|der| Fingerprint::of(der))
-    }
-
     /// Returns the fingerprint of each certificate, which together name the bundle.
     pub fn fingerprints(&self) -> impl Iterator<Item = Fingerprint> {
         self.0.iter().map(|der| Fingerprint::of(der))
