@@ -1,0 +1,280 @@
+//! From the text of `config.toml` to a [`Config`], or to every fault in it with its place.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use dph_agent_protocol::{PlatformKind, RefreshMode, Settings};
+use toml_edit::{Document, Item, Table};
+
+use super::Config;
+use super::profile::{Profile, ProfileName, SettingError};
+
+const TOP_KEYS: &[&str] = &["default-profile", "allow-uid", "profiles"];
+
+/// The keys of a profile, in the order in which they are written.
+pub(super) const PROFILE_KEYS: &[&str] = &[
+    "platform",
+    "url",
+    "auth-url",
+    "username",
+    "scope",
+    "ca-file",
+    "tls-pin",
+    "proxy",
+    "key-source",
+    "refresh",
+];
+
+/// Something wrong in the configuration file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Counted from 1.
+    pub line: usize,
+    /// In characters, counted from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "line {}, column {}: {}", self.line, self.column, self.message)
+    }
+}
+
+/// Reads a configuration.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, in the order of the text.
+pub fn parse(text: &str) -> Result<Config, Vec<Fault>> {
+    let mut reader = Reader { text, faults: Vec::new() };
+    let config = match Document::parse(text) {
+        Ok(document) => reader.config(document.as_table()),
+        Err(error) => {
+            reader.fault(error.span(), error.message().to_owned());
+            Config::default()
+        }
+    };
+    reader.faults.sort_by_key(|fault| (fault.line, fault.column));
+    if reader.faults.is_empty() { Ok(config) } else { Err(reader.faults) }
+}
+
+/// Returns the settings of each profile in `text`, as far as they can be read.
+pub(super) fn settings(text: &str) -> BTreeMap<String, Settings> {
+    let mut reader = Reader { text, faults: Vec::new() };
+    let Ok(document) = Document::parse(text) else { return BTreeMap::new() };
+    let profiles = document.as_table().get("profiles").and_then(Item::as_table_like);
+    let tables = profiles.into_iter().flat_map(|profiles| profiles.iter());
+    tables.filter_map(|(name, item)| Some((name.to_owned(), reader.settings(item.as_table()?)))).collect()
+}
+
+struct Reader<'a> {
+    text: &'a str,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn config(&mut self, top: &Table) -> Config {
+        self.unknown_keys(top, TOP_KEYS);
+        let profiles = self.profiles(top);
+        let default = self.string(top, "default-profile").and_then(|name| {
+            let known = profiles.keys().find(|known| known.as_str() == name).cloned();
+            if known.is_none() {
+                self.fault(
+                    span(top, "default-profile"),
+                    format!("there is no profile `{name}` in this file"),
+                );
+            }
+            known
+        });
+        Config { default, allow_uid: self.allow_uid(top), profiles }
+    }
+
+    fn profiles(&mut self, top: &Table) -> BTreeMap<ProfileName, Arc<Profile>> {
+        let Some(item) = top.get("profiles") else { return BTreeMap::new() };
+        let Some(tables) = item.as_table() else {
+            self.fault(span(top, "profiles"), "write each profile as a table: [profiles.NAME]".to_owned());
+            return BTreeMap::new();
+        };
+        let mut profiles = BTreeMap::new();
+        for (name, item) in tables {
+            let place = span(tables, name);
+            let Some(table) = item.as_table() else {
+                self.fault(place, format!("write the profile as a table: [profiles.{name}]"));
+                continue;
+            };
+            if let Some(profile) = self.profile(name, place, table) {
+                profiles.insert(profile.name.clone(), Arc::new(profile));
+            }
+        }
+        profiles
+    }
+
+    fn profile(&mut self, name: &str, place: Option<Range<usize>>, table: &Table) -> Option<Profile> {
+        self.unknown_keys(table, PROFILE_KEYS);
+        let before = self.faults.len();
+        let settings = self.settings(table);
+        if self.faults.len() > before {
+            return None;
+        }
+        let built = name.parse().and_then(|name: ProfileName| Profile::build(name, &settings));
+        built
+            .map_err(|error: SettingError| {
+                self.fault(span(table, error.key).or(place), format!("profile `{name}`: {error}"));
+            })
+            .ok()
+    }
+
+    fn settings(&mut self, table: &Table) -> Settings {
+        Settings {
+            platform: self.word(table, "platform", PlatformKind::ALL, PlatformKind::word),
+            url: self.string(table, "url"),
+            auth_url: self.string(table, "auth-url"),
+            username: self.string(table, "username"),
+            scope: self.string(table, "scope"),
+            ca_file: self.string(table, "ca-file"),
+            tls_pin: self.string(table, "tls-pin"),
+            proxy: self.string(table, "proxy"),
+            key_source: self.string(table, "key-source"),
+            refresh: self.word(table, "refresh", RefreshMode::ALL, RefreshMode::word),
+        }
+    }
+
+    fn string(&mut self, table: &Table, key: &str) -> Option<String> {
+        let item = table.get(key)?;
+        let text = item.as_str().map(str::to_owned);
+        if text.is_none() {
+            self.fault(
+                item.span(),
+                format!("`{key}` takes a text in quotation marks, not {}", item.type_name()),
+            );
+        }
+        text
+    }
+
+    fn word<T: Copy>(
+        &mut self,
+        table: &Table,
+        key: &str,
+        all: &[T],
+        word: impl Fn(T) -> Option<&'static str>,
+    ) -> Option<T> {
+        let text = self.string(table, key)?;
+        let found = all.iter().copied().find(|item| word(*item) == Some(text.as_str()));
+        if found.is_none() {
+            let words: Vec<_> = all.iter().filter_map(|item| word(*item)).collect();
+            self.fault(
+                span_of_value(table, key),
+                format!("`{key}` is one of {}, not `{text}`", words.join(", ")),
+            );
+        }
+        found
+    }
+
+    fn allow_uid(&mut self, top: &Table) -> Vec<u32> {
+        let Some(item) = top.get("allow-uid") else { return Vec::new() };
+        let numbers = item.as_array().map(|array| {
+            array.iter().map(|value| value.as_integer().and_then(|uid| u32::try_from(uid).ok())).collect()
+        });
+        numbers
+            .unwrap_or_else(|| {
+                self.fault(
+                    item.span(),
+                    "`allow-uid` takes a list of user numbers, such as [1001]".to_owned(),
+                );
+                Some(Vec::new())
+            })
+            .unwrap_or_else(|| {
+                self.fault(item.span(), "`allow-uid` holds something that is not a user number".to_owned());
+                Vec::new()
+            })
+    }
+
+    fn unknown_keys(&mut self, table: &Table, known: &[&str]) {
+        for (key, _) in table {
+            if !known.contains(&key) {
+                self.fault(span(table, key), format!("unknown key `{key}`{}", nearest(key, known)));
+            }
+        }
+    }
+
+    fn fault(&mut self, place: Option<Range<usize>>, message: String) {
+        let before = place.and_then(|place| self.text.get(..place.start)).unwrap_or_default();
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        self.faults.push(Fault { line, column, message });
+    }
+}
+
+fn span(table: &Table, key: &str) -> Option<Range<usize>> {
+    table.key(key).and_then(toml_edit::Key::span)
+}
+
+fn span_of_value(table: &Table, key: &str) -> Option<Range<usize>> {
+    table.get(key).and_then(Item::span)
+}
+
+/// Returns `; did you mean …?` where a known name is near.
+fn nearest(key: &str, known: &[&str]) -> String {
+    let best = known.iter().min_by_key(|name| strsim::damerau_levenshtein(key, name));
+    match best.filter(|name| strsim::damerau_levenshtein(key, name) <= 1 + name.len() / 4) {
+        Some(name) => format!("; did you mean `{name}`?"),
+        None => format!("; known here: {}", known.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = "[profiles.prod]\nplatform = \"software-hub\"\nurl = \"https://cpd.example.com\"\nusername = \"alice\"\n";
+
+    fn faults(text: &str) -> Vec<String> {
+        parse(text).unwrap_err().iter().map(Fault::to_string).collect()
+    }
+
+    #[test]
+    fn a_profile_is_read_with_its_defaults() {
+        let config = parse(GOOD).unwrap();
+        let profile = &config.profiles["prod"];
+        assert_eq!(profile.auth_url, profile.url);
+        assert!(!profile.always_fresh);
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_place_and_the_nearest_known_one() {
+        let text = format!("{GOOD}auth_url = \"https://x.example\"\n");
+        assert_eq!(faults(&text), ["line 5, column 1: unknown key `auth_url`; did you mean `auth-url`?"]);
+    }
+
+    #[test]
+    fn every_fault_is_told_in_the_order_of_the_text() {
+        let text = "default-profile = \"dev\"\n[profiles.prod]\nplatform = \"hub\"\nurl = 3\n";
+        let faults = faults(text);
+        assert!(faults[0].starts_with("line 1, column 1: there is no profile `dev`"), "{faults:?}");
+        assert!(faults[1].starts_with("line 3, column 12: `platform` is one of software-hub"), "{faults:?}");
+        assert!(faults[2].starts_with("line 4, column 7: `url` takes a text"), "{faults:?}");
+    }
+
+    #[test]
+    fn a_missing_setting_is_told_at_its_profile() {
+        let faults =
+            faults("[profiles.prod]\nplatform = \"software-hub\"\nurl = \"https://cpd.example.com\"\n");
+        assert!(
+            faults[0].starts_with("line 1, column 11: profile `prod`: `username`: missing"),
+            "{faults:?}"
+        );
+    }
+
+    #[test]
+    fn broken_toml_is_told_with_its_place() {
+        assert!(
+            faults("[profiles.prod\n")[0].starts_with("line 1, column 15"),
+            "{:?}",
+            faults("[profiles.prod\n")
+        );
+    }
+}

@@ -1,0 +1,215 @@
+//! One attempt to buy a token: find the key, make sure whom it is for, ask the platform.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use dph_agent_platform::{ApiKey, CaBundle, PlatformError, Proxy, ProxyEnv, Target, Trust};
+use dph_agent_protocol::{ErrorCode, MAX_TOKEN_LEN, Secret};
+
+use crate::binding::{self, Binding, Bindings};
+use crate::config::{Profile, ProfileName, ProxySetting};
+use crate::error::{Chain, Problem};
+use crate::freshness::{Bought, Mode, Outcome};
+use crate::vault::{HeldKey, Surroundings};
+
+/// What is needed to try.
+#[derive(Debug)]
+pub struct Attempt {
+    /// For whom.
+    pub profile: Arc<Profile>,
+    /// The key that is held.
+    pub held: Option<HeldKey>,
+    /// Which key to take.
+    pub mode: Mode,
+    /// Tells this attempt from others of the profile.
+    pub run: u64,
+    /// What the vault works with.
+    pub surroundings: Surroundings,
+}
+
+/// What came of it.
+#[derive(Debug)]
+pub struct Finished {
+    /// For whom.
+    pub profile: ProfileName,
+    /// Which attempt it was.
+    pub run: u64,
+    /// A key that was read.
+    pub key: Option<HeldKey>,
+    /// Calls to the platform.
+    pub exchanges: u64,
+    /// The token, or why there is none.
+    pub outcome: Outcome,
+}
+
+impl Attempt {
+    /// Makes the attempt.
+    pub async fn make(self) -> Finished {
+        let mut finished = Finished {
+            profile: self.profile.name.clone(),
+            run: self.run,
+            key: None,
+            exchanges: 0,
+            outcome: Outcome::Unchanged,
+        };
+        finished.outcome = self.run(&mut finished).await.unwrap_or_else(Outcome::Failed);
+        finished
+    }
+
+    async fn run(&self, done: &mut Finished) -> Result<Outcome, Problem> {
+        let target = target(&self.profile, &self.surroundings.proxies).await?;
+        let binding = Binding::of(self.profile.platform(), &target);
+        let Some(key) = self.key(&binding).await? else { return Ok(Outcome::Unchanged) };
+        done.key = Some(key.clone());
+        if !key.binding.permits(&binding) {
+            return Err(binding::changed(&self.profile));
+        }
+        done.exchanges += 1;
+        let first = buy(&target, &key.key, &self.surroundings).await;
+        let Err(PlatformError::Refused { .. }) = first else { return self.outcome(first) };
+        // It may have been rotated elsewhere since it was read.
+        let Some(newer) = self.read(&binding).await.ok().flatten().filter(|newer| newer.key != key.key)
+        else {
+            return self.outcome(first);
+        };
+        done.key = Some(newer.clone());
+        done.exchanges += 1;
+        self.outcome(buy(&target, &newer.key, &self.surroundings).await)
+    }
+
+    /// Returns the key to try, or `None` when only another one was wanted.
+    async fn key(&self, binding: &Binding) -> Result<Option<HeldKey>, Problem> {
+        let found = match (self.mode, &self.held) {
+            (Mode::Held, Some(held)) => return Ok(Some(held.clone())),
+            (Mode::Reread, Some(held)) => {
+                return Ok(Some(self.read(binding).await.ok().flatten().unwrap_or_else(|| held.clone())));
+            }
+            (Mode::IfChanged, Some(held)) => {
+                return Ok(self.read(binding).await.ok().flatten().filter(|found| found.key != held.key));
+            }
+            (_, None) => self.read(binding).await?,
+        };
+        found
+            .map(Some)
+            .ok_or_else(|| Problem::new(ErrorCode::NO_KEY, "there is no key", "dph-agent-client add"))
+    }
+
+    /// Reads the key from its source, and makes sure that it may be sent to where `binding` says.
+    async fn read(&self, binding: &Binding) -> Result<Option<HeldKey>, Problem> {
+        let Some(key) = self.profile.key_source.read().await? else { return Ok(None) };
+        let (profile, bindings) = (Arc::clone(&self.profile), Arc::clone(&self.surroundings.bindings));
+        let now = binding.clone();
+        blocking(move || bindings.check(&profile, &now)).await??;
+        let held = self.held.as_ref().filter(|held| *held.key == key);
+        let added_at = held.map_or_else(|| self.surroundings.clock.wall(), |held| held.added_at);
+        Ok(Some(HeldKey { key: Arc::new(key), binding: binding.clone(), added_at }))
+    }
+
+    fn outcome(&self, bought: Result<Bought, PlatformError>) -> Result<Outcome, Problem> {
+        usable(bought, &self.profile, &self.surroundings).map(Outcome::Bought)
+    }
+}
+
+/// Buys a token with a key that is not kept yet, to prove it.
+///
+/// # Errors
+///
+/// Why it did not prove itself.
+pub async fn prove(
+    profile: &Profile,
+    target: &Target,
+    key: &ApiKey,
+    surroundings: &Surroundings,
+) -> Result<Bought, Problem> {
+    let bought = buy(target, key, surroundings).await;
+    usable(bought, profile, surroundings)
+}
+
+async fn buy(target: &Target, key: &ApiKey, surroundings: &Surroundings) -> Result<Bought, PlatformError> {
+    let sent = surroundings.clock.steady();
+    let token = target.buy_token(key).await?;
+    Ok(Bought { token: Secret::new(token.value.expose().to_owned()), sent, life: token.life })
+}
+
+/// Turns away what cannot be handed out.
+fn usable(
+    bought: Result<Bought, PlatformError>,
+    profile: &Profile,
+    surroundings: &Surroundings,
+) -> Result<Bought, Problem> {
+    let clock = &surroundings.clock;
+    let bought =
+        bought.map_err(|error| Problem::from_platform(&error, profile.name.as_str(), clock.wall()))?;
+    if bought.token.expose().len() > MAX_TOKEN_LEN {
+        return Err(Problem::new(
+            ErrorCode::TOKEN_TOO_LARGE,
+            format!("the platform's token is longer than {MAX_TOKEN_LEN} bytes"),
+            "tokens list the user's groups: ask the administrator for a user with fewer",
+        ));
+    }
+    if bought.ends() <= clock.steady() {
+        return Err(Problem::new(
+            ErrorCode::MISCONFIGURED,
+            "the platform's token was used up when it arrived",
+            "look at the clocks of the platform's servers, and at its token life",
+        ));
+    }
+    Ok(bought)
+}
+
+/// Returns whom an exchange for `profile` talks to.
+///
+/// # Errors
+///
+/// When its `ca-file` cannot be used.
+pub async fn target(profile: &Profile, proxies: &ProxyEnv) -> Result<Target, Problem> {
+    let trust = match (&profile.tls_pin, &profile.ca_file) {
+        (Some(pin), _) => Trust::Pin(*pin),
+        (None, None) => Trust::Roots { extra: CaBundle::default() },
+        (None, Some(path)) => {
+            let path = path.clone();
+            Trust::Roots { extra: blocking(move || ca_bundle(&path)).await?? }
+        }
+    };
+    let proxy = match &profile.proxy {
+        ProxySetting::Environment => Proxy::Environment(proxies.clone()),
+        ProxySetting::Direct => Proxy::None,
+        ProxySetting::Url(url) => Proxy::Url(url.clone()),
+    };
+    Ok(Target { kind: profile.kind.clone(), auth_url: profile.auth_url.clone(), trust, proxy })
+}
+
+fn ca_bundle(path: &Path) -> Result<CaBundle, Problem> {
+    let wrong = |error: &dyn std::error::Error| {
+        Problem::new(
+            ErrorCode::MISCONFIGURED,
+            format!("cannot use the ca-file `{}`: {}", path.display(), Chain(error)),
+            "it must hold certificates in PEM form, readable for the agent",
+        )
+    };
+    let pem = fs::read(path).map_err(|error| wrong(&error))?;
+    CaBundle::from_pem(&pem).map_err(|error| wrong(&error))
+}
+
+/// Runs what waits for a disk on a thread where it holds up nobody.
+///
+/// # Errors
+///
+/// When the agent is stopping.
+pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_cancelled| {
+        Problem::new(ErrorCode::STOPPING, "the agent is stopping", "start it again: dph-agent start")
+    })
+}
+
+/// Records whom a key that is read may be sent to, because the user said so.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub async fn bind(bindings: &Arc<Bindings>, profile: &Arc<Profile>, binding: Binding) -> Result<(), Problem> {
+    let (bindings, profile) = (Arc::clone(bindings), Arc::clone(profile));
+    blocking(move || bindings.record(&profile, &binding)).await?
+}

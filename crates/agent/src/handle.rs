@@ -1,0 +1,392 @@
+//! One function for each request.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dph_agent_platform::{ApiKey, BaseUrl, Verdict};
+use dph_agent_protocol::{
+    Add, Added, AgentStatus, Certificate, ErrorCode, Kept, MAX_DEADLINE_MS, Pong, Prepare, Prepared, Reply,
+    Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, Trust,
+    Waiting,
+};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::authorize::Permit;
+use crate::binding::Binding;
+use crate::config::{Config, ConfigFile, Edit, Profile, ProfileName, SettingError};
+use crate::error::{Problem, millis};
+use crate::exchange::{self, bind, blocking, prove};
+use crate::freshness::{Bought, Need};
+use crate::key_source::KeySource;
+use crate::vault::{HeldKey, Install, Surroundings, VaultHandle};
+
+/// What requests are carried out with.
+#[derive(Debug)]
+pub struct Desk {
+    /// The secrets.
+    pub vault: VaultHandle,
+    /// What the vault works with, too.
+    pub surroundings: Surroundings,
+    /// The configuration file; held while it is changed or read anew.
+    pub config: Mutex<ConfigFile>,
+    /// Why the file is not in force, where it is not.
+    pub config_error: std::sync::Mutex<Option<String>>,
+    /// Where the agent listens.
+    pub endpoint: String,
+    /// When it was started, in seconds since 1970.
+    pub started_at: i64,
+    /// Ends the agent.
+    pub stop: CancellationToken,
+}
+
+/// The version of this build.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// Carries out what was permitted.
+///
+/// # Errors
+///
+/// Why it was not; what was before is unchanged then.
+pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
+    match permit.into_request() {
+        Request::Ping => Ok(pong()),
+        Request::Ready(selector) => desk.vault.ready(selector).await.map(|()| pong()),
+        Request::Token(request) => token(request, desk).await,
+        Request::List(page) => desk.vault.list(page.after).await.map(Reply::Listing),
+        Request::Status(request) => status(request, desk).await,
+        Request::Prepare(request) => prepare(request, desk).await,
+        Request::Add(request) => add(request, desk).await,
+        Request::SetDefault(selector) => set_default(selector, desk).await,
+        Request::Forget(kept) => forget(kept, desk).await,
+        Request::Remove(kept) => remove(kept, desk).await,
+        Request::Refresh(waiting) => refresh(waiting, desk).await,
+        Request::Stop => {
+            info!("a client asked to stop");
+            desk.stop.cancel();
+            Ok(Reply::Stopping)
+        }
+    }
+}
+
+fn pong() -> Reply {
+    Reply::Pong(Pong { version: VERSION.to_owned(), pid: std::process::id() })
+}
+
+async fn token(request: TokenRequest, desk: &Desk) -> Result<Reply, Problem> {
+    let need = Need {
+        min_life: request.min_ttl_ms.map(Duration::from_millis),
+        new_at: request.new.then(|| desk.surroundings.clock.steady()),
+        not: request.rejected,
+    };
+    let (profile, answer) =
+        within(request.deadline_ms, desk.vault.token(request.selector, need), "an exchange").await?;
+    let grant = answer.map_err(|refusal| Problem { retry_after: refusal.retry_after, ..refusal.problem })?;
+    let left = grant.left;
+    Ok(Reply::Token(Token {
+        token: grant.token,
+        profile: profile.name.to_string(),
+        url: profile.url.to_string(),
+        username: profile.username().map(str::to_owned),
+        expires_at: left.map(|left| desk.surroundings.clock.wall().saturating_add_unsigned(left.as_secs())),
+        expires_in_ms: left.map(millis),
+        ca_file: profile.ca_file.as_ref().map(|path| path.display().to_string()),
+        warning: grant.warning,
+    }))
+}
+
+async fn status(request: StatusRequest, desk: &Desk) -> Result<Reply, Problem> {
+    let page = desk.vault.status(request.selector, request.page.after).await?;
+    let agent = AgentStatus {
+        version: VERSION.to_owned(),
+        pid: std::process::id(),
+        socket: desk.endpoint.clone(),
+        locked: false,
+        started_at: desk.started_at,
+        secret_memory: SecretMemory::UNDUMPABLE,
+        profile_count: u32::try_from(page.count).unwrap_or(u32::MAX),
+        config_error: desk.config_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+    };
+    Ok(Reply::Statuses(Statuses { agent, profiles: page.profiles, more: page.more }))
+}
+
+async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Problem> {
+    let config = desk.vault.config().await?;
+    let name = match &request.profile {
+        Some(name) => name.parse().map_err(bad_setting)?,
+        None => default_name(&config)?,
+    };
+    let (profile, exists) = intended(&name, &request.settings, request.replace, desk).await?;
+    let mut notes = notes_on(&profile, &request.settings);
+    let certificate = if request.reach {
+        within(request.deadline_ms, reach(&profile, request.trust_server, desk), "the check of the server")
+            .await?
+    } else {
+        notes.push(
+            "the platform was not reached: whether the key works is seen when a token is asked for".into(),
+        );
+        None
+    };
+    Ok(Reply::Prepared(Prepared {
+        profile: name.to_string(),
+        exists,
+        platform: profile.platform(),
+        url: profile.url.to_string(),
+        auth_url: profile.auth_url.to_string(),
+        username: profile.username().map(str::to_owned),
+        key_source: profile.key_source.kind(),
+        wants_key: profile.key_source.wants_key(),
+        certificate,
+        notes,
+    }))
+}
+
+/// Returns the name for a profile that the user did not name.
+fn default_name(config: &Config) -> Result<ProfileName, Problem> {
+    config.default_name().map_or_else(|| "default".parse().map_err(bad_setting), |name| Ok(name.clone()))
+}
+
+/// Returns the profile as it would be, and whether it exists.
+async fn intended(
+    name: &ProfileName,
+    change: &Settings,
+    replace: bool,
+    desk: &Desk,
+) -> Result<(Arc<Profile>, bool), Problem> {
+    let settings = desk.config.lock().await.settings_after(name, change);
+    let profile = Profile::build(name.clone(), &settings).map_err(bad_setting)?;
+    let config = desk.vault.config().await?;
+    let existing = config.profiles.get(name);
+    if let Some(existing) = existing.filter(|existing| !replace && !existing.is_same_identity(&profile)) {
+        return Err(Problem::new(
+            ErrorCode::EXISTS,
+            format!("profile `{name}` exists with another platform, URL or user ({})", existing.url),
+            "add --replace to change it, or give another name with --profile",
+        ));
+    }
+    Ok((Arc::new(profile), existing.is_some()))
+}
+
+fn notes_on(profile: &Profile, change: &Settings) -> Vec<String> {
+    let mut notes = Vec::new();
+    let cleaned =
+        change.url.as_deref().and_then(|url| BaseUrl::clean(url).ok()).is_some_and(|(_, changed)| changed);
+    if cleaned {
+        notes.push(format!("took the URL to be {}", profile.url));
+    }
+    match &profile.key_source {
+        KeySource::Session => {
+            notes.push(
+                "the key is kept in memory only: it is gone when the agent ends (see --key-source)".into(),
+            );
+        }
+        source @ (KeySource::File(_) | KeySource::Command(_) | KeySource::Credential(_)) => {
+            notes.push(format!("the key is read from {source}"));
+        }
+    }
+    notes
+}
+
+/// Looks at the server's certificate before a key is asked for.
+async fn reach(profile: &Profile, trust_server: bool, desk: &Desk) -> Result<Option<Certificate>, Problem> {
+    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
+    let name = profile.name.as_str();
+    let probe = target.probe().await;
+    let probe = probe.map_err(|error| {
+        let problem = Problem::from_platform(&error, name, desk.surroundings.clock.wall());
+        Problem { hint: format!("{}; --no-verify keeps the key unproven", problem.hint), ..problem }
+    })?;
+    let Some(seen) = probe.certificate else { return Ok(None) };
+    let trust = match seen.verdict {
+        Verdict::Roots => Trust::ROOTS,
+        Verdict::Pin => Trust::PIN,
+        Verdict::Untrusted(_) if trust_server => Trust::NOBODY,
+        Verdict::Untrusted(reason) => return Err(untrusted(&reason, &seen.fingerprint.to_string())),
+    };
+    Ok(Some(Certificate {
+        subject: seen.subject,
+        issuer: seen.issuer,
+        names: seen.names,
+        sha256: seen.fingerprint.to_string(),
+        not_after: seen.not_after,
+        trust,
+    }))
+}
+
+fn untrusted(reason: &str, fingerprint: &str) -> Problem {
+    Problem::new(
+        ErrorCode::MISCONFIGURED,
+        format!("the server's certificate is not trusted: {reason} (it is {fingerprint})"),
+        "give its authority with --ca-file FILE, or --trust-server to look at it and pin it",
+    )
+}
+
+async fn add(request: Add, desk: &Desk) -> Result<Reply, Problem> {
+    let name: ProfileName = request.profile.parse().map_err(bad_setting)?;
+    let (profile, exists) = intended(&name, &request.settings, request.replace, desk).await?;
+    let handed_over = handed_over(request.key, &profile)?;
+    let target = exchange::target(&profile, &desk.surroundings.proxies).await?;
+    let binding = Binding::of(profile.platform(), &target);
+    let proof = async {
+        let key = match handed_over {
+            Some(key) => Some(key),
+            None if request.verify => profile.key_source.read().await?,
+            None => None,
+        };
+        let bought = match &key {
+            Some(key) if request.verify => Some(prove(&profile, &target, key, &desk.surroundings).await?),
+            _ => None,
+        };
+        Ok((key, bought))
+    };
+    let (key, bought) = within(request.deadline_ms, proof, "the proof of the key").await?;
+    let notes = notes_on(&profile, &Settings::default());
+    let life = bought.as_ref().and_then(|bought| bought.life);
+    let verified = bought.is_some();
+    keep(&profile, exists, request.settings, binding, (key, bought), desk).await?;
+    info!(profile = %name, verified, "a key was added");
+    Ok(Reply::Added(Added { profile: name.to_string(), verified, token_life_ms: life.map(millis), notes }))
+}
+
+/// Returns the key that came with the request, if the profile's source wants one.
+fn handed_over(key: Option<Secret>, profile: &Profile) -> Result<Option<ApiKey>, Problem> {
+    let bad = |message: String, hint: &str| Err(Problem::new(ErrorCode::BAD_REQUEST, message, hint));
+    match key {
+        Some(_) if !profile.key_source.wants_key() => {
+            bad(format!("the key of this profile is read from {}", profile.key_source), "leave the key out")
+        }
+        None if profile.key_source.wants_key() => {
+            bad("no key was handed over".to_owned(), "give it with --key-stdin")
+        }
+        Some(key)
+            if key.expose().is_empty() || key.expose().contains(|c: char| c.is_control() || c == ' ') =>
+        {
+            bad(
+                "what was handed over is not a key: it is empty or has spaces or line breaks in it"
+                    .to_owned(),
+                "copy the key alone",
+            )
+        }
+        key => Ok(key.map(|key| ApiKey::new(key.expose().to_owned()))),
+    }
+}
+
+/// Keeps a proven key: first the profile, then whom its key is for, then the key.
+async fn keep(
+    profile: &Arc<Profile>,
+    exists: bool,
+    settings: Settings,
+    binding: Binding,
+    (key, bought): (Option<ApiKey>, Option<Bought>),
+    desk: &Desk,
+) -> Result<(), Problem> {
+    if !exists || settings != Settings::default() {
+        let settings = Settings { url: settings.url.map(|_| profile.url.to_string()), ..settings };
+        edit(Edit::Put(profile.name.clone(), Box::new(settings)), desk).await?;
+    }
+    if !profile.key_source.wants_key() {
+        bind(&desk.surroundings.bindings, profile, binding.clone()).await?;
+    }
+    let added_at = desk.surroundings.clock.wall();
+    let exchanges = u64::from(bought.is_some());
+    let key = key.map(|key| HeldKey { key: Arc::new(key), binding, added_at });
+    desk.vault.install(Install { profile: profile.name.clone(), key, bought, exchanges }).await
+}
+
+async fn set_default(selector: Selector, desk: &Desk) -> Result<Reply, Problem> {
+    let profile = desk.vault.select(selector).await?;
+    edit(Edit::Default(profile.name.clone()), desk).await?;
+    Ok(Reply::Done(vec![profile.name.to_string()]))
+}
+
+async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
+    let names = meant(kept.selector, kept.all, desk).await?;
+    if !kept.dry_run {
+        desk.vault.drop_secrets(names.clone()).await?;
+        info!(profiles = ?names, "keys were forgotten");
+    }
+    Ok(done(&names))
+}
+
+async fn remove(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
+    let names = meant(kept.selector, kept.all, desk).await?;
+    if !kept.dry_run {
+        desk.vault.drop_secrets(names.clone()).await?;
+        edit(Edit::Remove(names.clone()), desk).await?;
+        let (bindings, gone) = (Arc::clone(&desk.surroundings.bindings), names.clone());
+        blocking(move || gone.iter().try_for_each(|name| bindings.forget(name.as_str()))).await??;
+        info!(profiles = ?names, "profiles were removed");
+    }
+    Ok(done(&names))
+}
+
+async fn refresh(waiting: Waiting, desk: &Desk) -> Result<Reply, Problem> {
+    let names = meant(waiting.selector, waiting.all, desk).await?;
+    let mut tries = tokio::task::JoinSet::new();
+    for name in &names {
+        let (vault, selector) = (desk.vault.clone(), named(name));
+        tries.spawn(async move { vault.retry(selector).await });
+    }
+    for tried in within(waiting.deadline_ms, async { Ok(tries.join_all().await) }, "an exchange").await? {
+        let (profile, answer) = tried?;
+        answer.map_err(|refusal| Problem {
+            message: format!("{}: {}", profile.name, refusal.problem.message),
+            retry_after: refusal.retry_after,
+            ..refusal.problem
+        })?;
+    }
+    Ok(done(&names))
+}
+
+/// Returns the profiles that a request is about.
+async fn meant(selector: Selector, all: bool, desk: &Desk) -> Result<Vec<ProfileName>, Problem> {
+    if all {
+        return Ok(desk.vault.config().await?.profiles.keys().cloned().collect());
+    }
+    Ok(vec![desk.vault.select(selector).await?.name.clone()])
+}
+
+fn named(name: &ProfileName) -> Selector {
+    Selector { profile: Some(name.to_string()), for_url: None }
+}
+
+fn done(names: &[ProfileName]) -> Reply {
+    Reply::Done(names.iter().map(ProfileName::to_string).collect())
+}
+
+/// Changes the configuration file and puts it into force.
+async fn edit(edit: Edit, desk: &Desk) -> Result<(), Problem> {
+    let mut file = desk.config.lock().await;
+    let mut copy = file.clone();
+    let (copy, config) = blocking(move || {
+        let config = copy.edit(&edit);
+        (copy, config)
+    })
+    .await?;
+    let config = config?;
+    *file = copy;
+    desk.vault.apply(Arc::new(config)).await
+}
+
+/// Waits for `work` as long as the caller does.
+async fn within<T>(
+    deadline_ms: u32,
+    work: impl Future<Output = Result<T, Problem>>,
+    what: &str,
+) -> Result<T, Problem> {
+    let limit = Duration::from_millis(deadline_ms.min(MAX_DEADLINE_MS).into());
+    timeout(limit, work).await.unwrap_or_else(|_| {
+        Err(Problem::new(
+            ErrorCode::DEADLINE,
+            format!("{what} is still running"),
+            "ask again, or wait longer with --timeout",
+        ))
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function that maps errors")]
+fn bad_setting(error: SettingError) -> Problem {
+    Problem::new(ErrorCode::BAD_REQUEST, error.to_string(), "see dph-agent-client add --help")
+}

@@ -1,0 +1,261 @@
+//! Where a key comes from, and survives a restart.
+
+mod command;
+mod file;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use dph_agent_platform::ApiKey;
+use dph_agent_protocol::{ErrorCode, KeySourceKind};
+use zeroize::Zeroizing;
+
+use crate::error::{Chain, Problem};
+
+/// Longest key, in bytes; real ones have 40 to 50.
+const MAX_KEY_LEN: usize = 16 * 1024;
+
+/// Where a profile's key comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum KeySource {
+    /// Handed over, and gone when the agent ends.
+    Session,
+    /// A file, by its absolute path.
+    File(PathBuf),
+    /// What a command prints: the program and its arguments.
+    Command(Vec<String>),
+    /// The systemd credential of this name.
+    Credential(String),
+}
+
+/// Why a key cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum SourceError {
+    /// The file cannot be used.
+    #[error("cannot read the key file `{path}`")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: file::FileError,
+    },
+    /// The command did not print a key.
+    #[error("`{program}` did not print the key")]
+    Command {
+        /// The program, without its arguments.
+        program: String,
+        /// Why.
+        source: command::CommandError,
+    },
+    /// The agent was not started by a unit with credentials.
+    #[error("there is no credential `{0}`: the agent was not started with LoadCredential=")]
+    NoCredentials(String),
+    /// What was read is not a key.
+    #[error("{place} does not hold a key: {fault}")]
+    NotAKey {
+        /// What was read.
+        place: String,
+        /// What is wrong with it.
+        fault: &'static str,
+    },
+}
+
+impl KeySource {
+    /// Whether a key has to be handed over for it.
+    pub fn wants_key(&self) -> bool {
+        matches!(self, Self::Session)
+    }
+
+    /// Whether it may be read whenever a caller asks: files cost nothing, a command may do anything.
+    pub fn is_cheap(&self) -> bool {
+        matches!(self, Self::File(_) | Self::Credential(_))
+    }
+
+    /// Returns its kind's number on the wire.
+    pub fn kind(&self) -> KeySourceKind {
+        match self {
+            Self::Session => KeySourceKind::SESSION,
+            Self::File(_) => KeySourceKind::FILE,
+            Self::Command(_) => KeySourceKind::COMMAND,
+            Self::Credential(_) => KeySourceKind::CREDENTIAL,
+        }
+    }
+
+    /// Reads the key; `None` where only a user can hand it over.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or one that others could have read or written.
+    pub async fn read(&self) -> Result<Option<ApiKey>, SourceError> {
+        match self {
+            Self::Session => Ok(None),
+            Self::File(path) => read_file(path.clone()).await.map(Some),
+            Self::Command(line) => read_command(line).await.map(Some),
+            Self::Credential(name) => {
+                let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
+                read_file(credential_path(folder.as_deref(), name)?).await.map(Some)
+            }
+        }
+    }
+}
+
+impl From<SourceError> for Problem {
+    fn from(error: SourceError) -> Self {
+        let hint = match &error {
+            SourceError::File { source, .. } => source.hint(),
+            SourceError::Command { .. } => "run it by hand as the agent's user, without a terminal",
+            SourceError::NoCredentials(_) => "add LoadCredential= to the agent's unit and restart it",
+            SourceError::NotAKey { .. } => "put the key there, alone on one line",
+        };
+        Self::new(ErrorCode::SOURCE_UNAVAILABLE, Chain(&error).to_string(), hint)
+    }
+}
+
+async fn read_file(path: PathBuf) -> Result<ApiKey, SourceError> {
+    let place = format!("`{}`", path.display());
+    let read = tokio::task::spawn_blocking({
+        let path = path.clone();
+        move || file::read(&path)
+    });
+    // The thread is ours; it ends without a result only when the runtime does.
+    let text = read.await.unwrap_or_else(|_| Err(file::FileError::Interrupted));
+    key_in(text.map_err(|source| SourceError::File { path, source })?, place)
+}
+
+async fn read_command(line: &[String]) -> Result<ApiKey, SourceError> {
+    let program = line.first().cloned().unwrap_or_default();
+    let place = format!("what `{program}` printed");
+    let text = command::run(line).await.map_err(|source| SourceError::Command { program, source })?;
+    key_in(text, place)
+}
+
+fn credential_path(folder: Option<&OsStr>, name: &str) -> Result<PathBuf, SourceError> {
+    let folder = folder.ok_or_else(|| SourceError::NoCredentials(name.to_owned()))?;
+    Ok(PathBuf::from(folder).join(name))
+}
+
+/// Takes the key out of a source's bytes: alone on a line, or in IBM Cloud's `apikey.json`.
+fn key_in(bytes: Zeroizing<Vec<u8>>, place: String) -> Result<ApiKey, SourceError> {
+    let not_a_key = |fault| SourceError::NotAKey { place, fault };
+    let Ok(text) = std::str::from_utf8(&bytes) else { return Err(not_a_key("it is not text")) };
+    match text.trim() {
+        "" => Err(not_a_key("it is empty")),
+        json if json.starts_with('{') => {
+            key_in_json(json).ok_or_else(|| not_a_key("its JSON has no `apikey`"))
+        }
+        key if key.contains(char::is_whitespace) => Err(not_a_key("it holds more than one word")),
+        key if key.contains(char::is_control) => Err(not_a_key("it holds a control character")),
+        key => Ok(ApiKey::new(key.to_owned())),
+    }
+}
+
+fn key_in_json(json: &str) -> Option<ApiKey> {
+    #[derive(serde::Deserialize)]
+    struct ApiKeyFile {
+        apikey: String,
+    }
+    serde_json::from_str::<ApiKeyFile>(json).ok().map(|file| ApiKey::new(file.apikey))
+}
+
+/// Why a text does not name a key source.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KeySourceError {
+    /// There is no such kind.
+    #[error("`{0}` is not session, file:/PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]")]
+    Unknown(String),
+    /// The path is relative.
+    #[error("give the whole path of the key file: the agent runs in another folder than you do")]
+    RelativePath,
+    /// The command is not a list of texts.
+    #[error("write the command as a list: command:[\"pass\",\"show\",\"dph\"]")]
+    Command,
+    /// The credential's name would leave its folder.
+    #[error("a credential's name has no `/` in it")]
+    Credential,
+}
+
+impl FromStr for KeySource {
+    type Err = KeySourceError;
+
+    fn from_str(text: &str) -> Result<Self, KeySourceError> {
+        match text.split_once(':').unwrap_or((text, "")) {
+            ("session", "") => Ok(Self::Session),
+            ("file", path) => match PathBuf::from(path) {
+                path if path.is_absolute() => Ok(Self::File(path)),
+                _ => Err(KeySourceError::RelativePath),
+            },
+            ("command", line) => match serde_json::from_str::<Vec<String>>(line) {
+                Ok(line) if !line.is_empty() => Ok(Self::Command(line)),
+                Ok(_) | Err(_) => Err(KeySourceError::Command),
+            },
+            ("credential", "" | "." | "..") => Err(KeySourceError::Credential),
+            ("credential", name) if name.contains(['/', '\\']) => Err(KeySourceError::Credential),
+            ("credential", name) => Ok(Self::Credential(name.to_owned())),
+            _ => Err(KeySourceError::Unknown(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for KeySource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Session => f.write_str("session"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::Command(line) => write!(f, "command:{}", serde_json::Value::from(line.clone())),
+            Self::Credential(name) => write!(f, "credential:{name}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_source_reads_back_as_it_is_written() {
+        for text in [
+            "session",
+            "file:/run/secrets/dph",
+            "credential:dph",
+            "command:[\"pass\",\"show\",\"a \\\"b\\\"\"]",
+        ] {
+            assert_eq!(text.parse::<KeySource>().unwrap().to_string(), text);
+        }
+    }
+
+    #[test]
+    fn a_key_source_that_could_surprise_is_refused() {
+        for text in [
+            "keyrign",
+            "file:key",
+            "command:pass show",
+            "command:[]",
+            "credential:../x",
+            "credential:",
+            "session:x",
+        ] {
+            assert!(text.parse::<KeySource>().is_err(), "{text}");
+        }
+    }
+
+    fn key(text: &str) -> Result<String, String> {
+        let bytes = Zeroizing::new(text.as_bytes().to_vec());
+        key_in(bytes, "it".to_owned()).map(|key| key.expose().to_owned()).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_key_is_found_alone_on_a_line_or_in_the_file_of_ibm_cloud() {
+        assert_eq!(key("abc-123\n").unwrap(), "abc-123");
+        assert_eq!(key("{\"name\":\"n\",\"apikey\":\"abc\"}").unwrap(), "abc");
+    }
+
+    #[test]
+    fn what_is_not_a_key_is_told_without_repeating_it() {
+        for text in ["", "\n", "two words", "{\"apikye\":\"two\"}", "two\u{7}words"] {
+            let error = key(text).unwrap_err();
+            assert!(error.starts_with("it does not hold a key") && !error.contains("two"), "{error}");
+        }
+    }
+}

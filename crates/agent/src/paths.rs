@@ -1,0 +1,42 @@
+//! Where the agent's files are.
+
+use std::path::PathBuf;
+
+use directories::ProjectDirs;
+
+/// The folders and files of this user.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    /// The configuration.
+    pub config: PathBuf,
+    /// What survives a restart: no secret is in it.
+    pub state: PathBuf,
+}
+
+impl Paths {
+    /// Finds the files; `config` overrides `DPH_AGENT_CONFIG`, which overrides the user's folder.
+    /// `None` for a user without a home.
+    pub fn find(config: Option<PathBuf>) -> Option<Self> {
+        let folders = ProjectDirs::from("", "", "dph-agent")?;
+        let from_env =
+            || std::env::var_os("DPH_AGENT_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
+        let config = config.or_else(from_env).unwrap_or_else(|| folders.config_dir().join("config.toml"));
+        let state = folders.state_dir().unwrap_or_else(|| folders.data_local_dir()).to_owned();
+        Some(Self { config: std::path::absolute(config).ok()?, state })
+    }
+
+    /// Says whom keys that are read are for.
+    pub fn bindings(&self) -> PathBuf {
+        self.state.join("bindings.json")
+    }
+
+    /// Held by the one agent of this user.
+    pub fn lock(&self) -> PathBuf {
+        self.state.join("agent.lock")
+    }
+
+    /// What an agent in the background says.
+    pub fn log(&self) -> PathBuf {
+        self.state.join("agent.log")
+    }
+}

@@ -1,0 +1,102 @@
+//! Accept, check who it is, seat; make the socket anew when somebody removed it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dph_agent_ipc::{Accepted, Connection, Listener, Peer, Uid};
+use dph_agent_protocol::{ErrorCode, Failure, Reply};
+use tokio::io::AsyncWriteExt as _;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, error, info, warn};
+
+use crate::error::Chain;
+use crate::handle::Desk;
+use crate::session;
+use crate::sessions::Sessions;
+
+/// Pause after the system refused a connection, for example for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long somebody who is turned away may take to hear it.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves until the agent is stopped, then drains and removes the socket.
+pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>) {
+    let sessions = Sessions::default();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((connection, peer)) => welcome(connection, peer, &own, &sessions, &desk).await,
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            () = listener.removed() => match listener.rebind().await {
+                Ok(anew) => {
+                    info!(socket = desk.endpoint, "the socket was removed: made it anew");
+                    listener = anew;
+                }
+                Err(error) => {
+                    error!(error = %Chain(&error), "the socket was removed and cannot be made anew: stopping");
+                    desk.stop.cancel();
+                    break drain(&sessions).await;
+                }
+            },
+            () = desk.stop.cancelled() => {
+                listener.close();
+                break drain(&sessions).await;
+            }
+        }
+    }
+}
+
+#[cfg_attr(unix, expect(clippy::clone_on_copy, reason = "on Windows a user is a text"))]
+async fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessions, desk: &Arc<Desk>) {
+    let allowed = desk.vault.config().await.map(|config| config.allow_uid.clone()).unwrap_or_default();
+    if !Accepted::new(own.clone(), guests(&allowed)).permits(&peer) {
+        warn!(uid = %peer.uid, pid = peer.pid, "refused a connection of another user");
+        let what = format!("the agent serves user {own}, not user {}", peer.uid);
+        return turn_away(
+            connection,
+            ErrorCode::DENIED,
+            what,
+            "run your own agent: dph-agent start",
+            sessions,
+        );
+    }
+    let Some(seat) = sessions.take_seat() else {
+        debug!("no room for another session");
+        let what = "the agent has no room for another caller".to_owned();
+        return turn_away(connection, ErrorCode::BUSY, what, "try again", sessions);
+    };
+    let (own, desk) = (own.clone(), Arc::clone(desk));
+    sessions.spawn(async move { session::run(connection, peer, own, seat, &desk).await });
+}
+
+#[cfg(unix)]
+fn guests(allowed: &[u32]) -> Vec<Uid> {
+    allowed.to_vec()
+}
+
+/// User numbers mean nothing on Windows.
+#[cfg(windows)]
+fn guests(_allowed: &[u32]) -> Vec<Uid> {
+    Vec::new()
+}
+
+/// Says why, without having read a byte.
+fn turn_away(mut connection: Connection, code: ErrorCode, message: String, hint: &str, sessions: &Sessions) {
+    let failure = Failure { code, message, hint: hint.to_owned(), retry_after_ms: None };
+    sessions.spawn(async move {
+        let Ok(frame) = Reply::Failure(failure).to_frame() else { return };
+        // Somebody who does not listen misses only a courtesy.
+        let _unheard = timeout(TURN_AWAY_TIMEOUT, connection.write_all(&frame)).await.is_err();
+    });
+}
+
+async fn drain(sessions: &Sessions) {
+    let open = sessions.drain().await;
+    if open > 0 {
+        warn!(open, "stopped with sessions still open");
+    }
+}

@@ -1,0 +1,552 @@
+//! The one task that owns secrets; [`VaultHandle`] is how others ask it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use dph_agent_platform::{ApiKey, ProxyEnv};
+use dph_agent_protocol::{
+    ErrorCode, KeyState, LastError, Listing, PAGE_LEN, ProfileStatus, Selector, TokenState,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tracing::{debug, info, warn};
+
+use crate::binding::{Binding, Bindings};
+use crate::clock::{Alarm, Clock, Ring, Steady};
+use crate::config::{Config, Profile, ProfileName};
+use crate::error::Problem;
+use crate::exchange::{Attempt, Finished};
+use crate::freshness::{Answer, Bought, Dice, Effect, Freshness, Mode, Need, Outcome};
+
+/// Requests that wait for the vault before callers are held up.
+const QUEUE: usize = 64;
+
+/// A key that is held, with what it was given for.
+#[derive(Clone, Debug)]
+pub struct HeldKey {
+    /// The key.
+    pub key: Arc<ApiKey>,
+    /// Whom it may be sent to.
+    pub binding: Binding,
+    /// When it was handed over or first read, in seconds since 1970.
+    pub added_at: i64,
+}
+
+/// A token as a caller gets it, with the profile it belongs to.
+pub type TokenAnswer = (Arc<Profile>, Answer);
+
+/// Reaches the vault.
+#[derive(Clone, Debug)]
+pub struct VaultHandle(mpsc::Sender<Command>);
+
+type Reply<T> = oneshot::Sender<T>;
+
+#[derive(Debug)]
+enum Command {
+    Token(Selector, Need, Reply<Result<(Arc<Profile>, Waiter), Problem>>),
+    Retry(Selector, Reply<Result<(Arc<Profile>, Waiter), Problem>>),
+    Ready(Selector, Reply<Result<(), Problem>>),
+    Select(Selector, Reply<Result<Arc<Profile>, Problem>>),
+    Names(Reply<Vec<String>>),
+    List(String, Reply<Listing>),
+    Status(Selector, String, Reply<Result<StatusPage, Problem>>),
+    Config(Reply<Arc<Config>>),
+    Apply(Arc<Config>, Reply<()>),
+    Install(Box<Install>, Reply<()>),
+    Drop(Vec<ProfileName>, Reply<()>),
+}
+
+type Waiter = oneshot::Receiver<Answer>;
+
+/// A key that was handed over, with what it already bought.
+#[derive(Debug)]
+pub struct Install {
+    /// Whose.
+    pub profile: ProfileName,
+    /// The key; `None` where its source is read when it is needed.
+    pub key: Option<HeldKey>,
+    /// The token that proved it.
+    pub bought: Option<Bought>,
+    /// Calls to the platform that were made for it.
+    pub exchanges: u64,
+}
+
+/// One page of statuses.
+#[derive(Debug)]
+pub struct StatusPage {
+    /// The profiles.
+    pub profiles: Vec<ProfileStatus>,
+    /// Whether more follow.
+    pub more: bool,
+    /// Profiles in the configuration.
+    pub count: usize,
+}
+
+impl VaultHandle {
+    /// Starts the vault with the profiles of `config`. It ends when the last handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no timer for it.
+    pub fn start(config: Arc<Config>, surroundings: Surroundings) -> std::io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(QUEUE);
+        let alarm = surroundings.clock.alarm()?;
+        let mut vault = Vault {
+            config: Arc::new(Config::default()),
+            entries: BTreeMap::new(),
+            attempts: JoinSet::new(),
+            surroundings,
+            next_run: 0,
+        };
+        vault.apply(config);
+        tokio::spawn(vault.run(receiver, alarm));
+        Ok(Self(sender))
+    }
+
+    /// Asks for a token and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// When no profile is meant by `selector`; what the platform said is in the answer.
+    pub async fn token(&self, selector: Selector, need: Need) -> Result<TokenAnswer, Problem> {
+        let (profile, waiter) = self.ask(|reply| Command::Token(selector, need, reply)).await??;
+        Ok((profile, waiter.await.map_err(|_closed| stopping())?))
+    }
+
+    /// Tries again now, whatever was given up, and waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// When no profile is meant by `selector`; what the platform said is in the answer.
+    pub async fn retry(&self, selector: Selector) -> Result<TokenAnswer, Problem> {
+        let (profile, waiter) = self.ask(|reply| Command::Retry(selector, reply)).await??;
+        Ok((profile, waiter.await.map_err(|_closed| stopping())?))
+    }
+
+    /// Says whether a token request would be answered well, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// Why it would not.
+    pub async fn ready(&self, selector: Selector) -> Result<(), Problem> {
+        self.ask(|reply| Command::Ready(selector, reply)).await?
+    }
+
+    /// Returns the profile that is meant.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn select(&self, selector: Selector) -> Result<Arc<Profile>, Problem> {
+        self.ask(|reply| Command::Select(selector, reply)).await?
+    }
+
+    /// Returns the names of all profiles.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn names(&self) -> Result<Vec<String>, Problem> {
+        self.ask(Command::Names).await
+    }
+
+    /// Returns the profiles behind `after`, one page of them.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn list(&self, after: String) -> Result<Listing, Problem> {
+        self.ask(|reply| Command::List(after, reply)).await
+    }
+
+    /// Returns the states of the profiles behind `after`, one page of them.
+    ///
+    /// # Errors
+    ///
+    /// When no profile is meant by `selector`.
+    pub async fn status(&self, selector: Selector, after: String) -> Result<StatusPage, Problem> {
+        self.ask(|reply| Command::Status(selector, after, reply)).await?
+    }
+
+    /// Returns the configuration in force.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn config(&self) -> Result<Arc<Config>, Problem> {
+        self.ask(Command::Config).await
+    }
+
+    /// Puts a configuration into force. Keys and tokens stay, where they are still for the same.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn apply(&self, config: Arc<Config>) -> Result<(), Problem> {
+        self.ask(|reply| Command::Apply(config, reply)).await
+    }
+
+    /// Takes over a key.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn install(&self, install: Install) -> Result<(), Problem> {
+        self.ask(|reply| Command::Install(Box::new(install), reply)).await
+    }
+
+    /// Drops the keys and tokens of profiles.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn drop_secrets(&self, profiles: Vec<ProfileName>) -> Result<(), Problem> {
+        self.ask(|reply| Command::Drop(profiles, reply)).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.0.send(command(reply)).await.map_err(|_closed| stopping())?;
+        answer.await.map_err(|_closed| stopping())
+    }
+}
+
+fn stopping() -> Problem {
+    Problem::new(ErrorCode::STOPPING, "the agent is stopping", "start it again: dph-agent start")
+}
+
+/// What the vault works with.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// What keys that are read were given for.
+    pub bindings: Arc<Bindings>,
+    /// The proxies of the environment.
+    pub proxies: ProxyEnv,
+}
+
+struct Vault {
+    config: Arc<Config>,
+    entries: BTreeMap<ProfileName, Entry>,
+    attempts: JoinSet<Finished>,
+    surroundings: Surroundings,
+    /// Tells the attempts of a profile apart, so that one begun with a dropped key changes nothing.
+    next_run: u64,
+}
+
+struct Entry {
+    profile: Arc<Profile>,
+    key: Option<HeldKey>,
+    freshness: Freshness<Reply<Answer>>,
+    /// The user dropped a key that could be read again: it is not, until the user says so.
+    forgotten: bool,
+    /// The attempt whose outcome counts.
+    run: u64,
+    exchanges: u64,
+}
+
+impl Vault {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut alarm: Box<dyn Alarm>) {
+        let mut set_to = None;
+        loop {
+            let next = self.entries.values().filter_map(|entry| entry.freshness.next_due()).min();
+            if next != set_to {
+                if let Err(error) = alarm.set(next) {
+                    warn!(%error, "cannot set the timer: tokens are bought only when asked for");
+                }
+                set_to = next;
+            }
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(command) => self.handle(command),
+                    None => return,
+                },
+                Some(finished) = self.attempts.join_next() => match finished {
+                    Ok(finished) => self.finished(finished),
+                    Err(error) => warn!(%error, "an exchange ended unexpectedly"),
+                },
+                ring = std::future::poll_fn(|cx| alarm.poll_ring(cx)) => {
+                    set_to = None;
+                    self.rung(ring);
+                }
+            }
+        }
+    }
+
+    fn handle(&mut self, command: Command) {
+        // A caller who has gone needs no answer.
+        let _caller_gone = match command {
+            Command::Token(selector, need, reply) => {
+                reply.send(self.queue(&selector, |state, caller, now| state.ask(need, caller, now))).is_err()
+            }
+            Command::Retry(selector, reply) => reply.send(self.queue(&selector, Freshness::retry)).is_err(),
+            Command::Ready(selector, reply) => reply.send(self.ready(&selector)).is_err(),
+            Command::Select(selector, reply) => reply.send(self.config.select(&selector).cloned()).is_err(),
+            Command::Names(reply) => {
+                reply.send(self.entries.keys().map(ProfileName::to_string).collect()).is_err()
+            }
+            Command::List(after, reply) => reply.send(self.list(&after)).is_err(),
+            Command::Status(selector, after, reply) => reply.send(self.status(&selector, &after)).is_err(),
+            Command::Config(reply) => reply.send(Arc::clone(&self.config)).is_err(),
+            Command::Apply(config, reply) => {
+                self.apply(config);
+                reply.send(()).is_err()
+            }
+            Command::Install(install, reply) => {
+                self.install(*install);
+                reply.send(()).is_err()
+            }
+            Command::Drop(names, reply) => {
+                self.drop_secrets(&names);
+                reply.send(()).is_err()
+            }
+        };
+    }
+
+    /// Lets the state of the profile that is meant decide about a caller.
+    fn queue(
+        &mut self,
+        selector: &Selector,
+        decide: impl FnOnce(&mut Freshness<Reply<Answer>>, Reply<Answer>, Steady) -> Vec<Effect<Reply<Answer>>>,
+    ) -> Result<(Arc<Profile>, Waiter), Problem> {
+        let profile = Arc::clone(self.config.select(selector)?);
+        let entry = self.entries.get_mut(&profile.name).ok_or_else(stopping)?;
+        if entry.has_no_key() {
+            return Err(no_key(&profile));
+        }
+        let (caller, waiter) = oneshot::channel();
+        let effects = decide(&mut entry.freshness, caller, self.surroundings.clock.steady());
+        self.carry_out(&profile.name, effects);
+        Ok((profile, waiter))
+    }
+
+    fn finished(&mut self, finished: Finished) {
+        let (now, name) = (self.surroundings.clock.steady(), finished.profile);
+        let Some(entry) = self.entries.get_mut(&name).filter(|entry| entry.run == finished.run) else {
+            return;
+        };
+        entry.exchanges += finished.exchanges;
+        if finished.key.is_some() {
+            entry.key = finished.key;
+        }
+        report(&name, entry, &finished.outcome);
+        let effects = entry.freshness.finished(finished.outcome, now, dice());
+        self.carry_out(&name, effects);
+    }
+
+    fn rung(&mut self, ring: Ring) {
+        let now = self.surroundings.clock.steady();
+        let names: Vec<_> = self.entries.keys().cloned().collect();
+        for name in names {
+            let Some(entry) = self.entries.get_mut(&name) else { continue };
+            let effects = match ring {
+                Ring::Due => entry.freshness.due(now),
+                Ring::Jump => entry.freshness.look_again(now),
+            };
+            self.carry_out(&name, effects);
+        }
+    }
+
+    fn carry_out(&mut self, name: &ProfileName, effects: Vec<Effect<Reply<Answer>>>) {
+        for effect in effects {
+            match effect {
+                // A caller who has gone needs no answer.
+                Effect::Answer(caller, answer) => drop(caller.send(*answer)),
+                Effect::Attempt(mode) => self.attempt(name, mode),
+            }
+        }
+    }
+
+    fn attempt(&mut self, name: &ProfileName, mode: Mode) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        self.next_run += 1;
+        entry.run = self.next_run;
+        let attempt = Attempt {
+            profile: Arc::clone(&entry.profile),
+            held: entry.key.clone(),
+            mode,
+            run: entry.run,
+            surroundings: self.surroundings.clone(),
+        };
+        self.attempts.spawn(attempt.make());
+    }
+
+    fn apply(&mut self, config: Arc<Config>) {
+        let mut old = std::mem::take(&mut self.entries);
+        self.config = Arc::clone(&config);
+        for (name, profile) in &config.profiles {
+            let entry = old.remove(name).unwrap_or_else(|| Entry::new(profile));
+            self.entries.insert(name.clone(), entry);
+            self.reconfigure(name, profile);
+        }
+        for (name, mut entry) in old {
+            let gone = Problem::new(
+                ErrorCode::NO_SUCH_PROFILE,
+                format!("profile `{name}` was removed"),
+                "name another one",
+            );
+            let effects = entry.freshness.dropped(&gone);
+            self.carry_out(&name, effects);
+        }
+    }
+
+    /// Takes over a profile that was read anew. A token bought elsewhere or for somebody else goes, and
+    /// so does a key that was read from another source; what was given up may be tried again.
+    fn reconfigure(&mut self, name: &ProfileName, profile: &Arc<Profile>) {
+        let now = self.surroundings.clock.steady();
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        let old = std::mem::replace(&mut entry.profile, Arc::clone(profile));
+        if old.key_source != profile.key_source {
+            entry.key = None;
+        }
+        entry.forgotten = false;
+        entry.freshness.reconfigure(profile.always_fresh, profile.key_source.is_cheap());
+        let effects = if old.buys_like(profile) {
+            entry.freshness.forgive(now)
+        } else {
+            self.next_run += 1;
+            entry.run = self.next_run;
+            entry.freshness.reset(now)
+        };
+        self.carry_out(name, effects);
+    }
+
+    fn install(&mut self, install: Install) {
+        let now = self.surroundings.clock.steady();
+        self.next_run += 1;
+        let Some(entry) = self.entries.get_mut(&install.profile) else { return };
+        entry.run = self.next_run;
+        (entry.key, entry.forgotten) = (install.key, false);
+        entry.exchanges += install.exchanges;
+        let effects = entry.freshness.installed(install.bought, now, dice());
+        self.carry_out(&install.profile, effects);
+    }
+
+    fn drop_secrets(&mut self, names: &[ProfileName]) {
+        for name in names {
+            let Some(entry) = self.entries.get_mut(name) else { continue };
+            (entry.key, entry.forgotten) = (None, true);
+            self.next_run += 1;
+            entry.run = self.next_run;
+            let effects = entry.freshness.dropped(&no_key(&entry.profile));
+            self.carry_out(name, effects);
+        }
+    }
+
+    fn ready(&self, selector: &Selector) -> Result<(), Problem> {
+        let profile = self.config.select(selector)?;
+        let entry = self.entries.get(&profile.name).ok_or_else(stopping)?;
+        match entry.freshness.trouble() {
+            _ if entry.freshness.token_state(self.surroundings.clock.steady()) == TokenState::FRESH => Ok(()),
+            Some(trouble) => Err(trouble.problem.clone()),
+            None if entry.has_no_key() => Err(no_key(profile)),
+            None => Ok(()),
+        }
+    }
+
+    fn list(&self, after: &str) -> Listing {
+        let mut behind = self.entries.values().filter(|entry| entry.profile.name.as_str() > after);
+        Listing {
+            profiles: behind.by_ref().take(PAGE_LEN).map(|entry| entry.profile.entry()).collect(),
+            default: self.config.default_name().map(ProfileName::to_string),
+            more: behind.next().is_some(),
+        }
+    }
+
+    fn status(&self, selector: &Selector, after: &str) -> Result<StatusPage, Problem> {
+        let one = match selector {
+            Selector { profile: None, for_url: None } => None,
+            selector => Some(self.config.select(selector)?.name.clone()),
+        };
+        let chosen = |entry: &&Entry| one.as_ref().is_none_or(|name| *name == entry.profile.name);
+        let mut behind =
+            self.entries.values().filter(|entry| entry.profile.name.as_str() > after).filter(chosen);
+        let profiles =
+            behind.by_ref().take(PAGE_LEN).map(|entry| entry.status(&*self.surroundings.clock)).collect();
+        Ok(StatusPage { profiles, more: behind.next().is_some(), count: self.entries.len() })
+    }
+}
+
+impl Entry {
+    fn new(profile: &Arc<Profile>) -> Self {
+        let freshness = Freshness::new(profile.always_fresh, profile.key_source.is_cheap());
+        Self { profile: Arc::clone(profile), key: None, freshness, forgotten: false, run: 0, exchanges: 0 }
+    }
+
+    /// Whether only the user can bring a key.
+    fn has_no_key(&self) -> bool {
+        self.key.is_none() && (self.forgotten || self.profile.key_source.wants_key())
+    }
+
+    fn key_state(&self) -> KeyState {
+        let trouble = self.freshness.trouble().map(|trouble| trouble.problem.code);
+        match trouble {
+            Some(ErrorCode::KEY_REFUSED) => KeyState::REJECTED,
+            Some(ErrorCode::ORIGIN_CHANGED) => KeyState::ORIGIN_CHANGED,
+            Some(ErrorCode::MISCONFIGURED | ErrorCode::TOKEN_TOO_LARGE | ErrorCode::CONFIG) => {
+                KeyState::MISCONFIGURED
+            }
+            Some(ErrorCode::SOURCE_UNAVAILABLE) => KeyState::UNAVAILABLE,
+            _ if self.key.is_some() => KeyState::HELD,
+            _ if self.has_no_key() => KeyState::NONE,
+            _ => KeyState::UNREAD,
+        }
+    }
+
+    fn status(&self, clock: &dyn Clock) -> ProfileStatus {
+        let (now, wall) = (clock.steady(), clock.wall());
+        // Steady instants are shown on the wall clock as it stands now.
+        let shown = |at: Steady| wall + seconds(at.since(now)) - seconds(now.since(at));
+        ProfileStatus {
+            entry: self.profile.entry(),
+            key_state: self.key_state(),
+            key_added_at: self.key.as_ref().map(|key| key.added_at),
+            key_expires_at: None,
+            token_state: self.freshness.token_state(now),
+            usable_until: self.freshness.usable_until().map(shown),
+            next_refresh_at: self.freshness.next_due().map(shown),
+            served: self.freshness.served,
+            exchanges: self.exchanges,
+            last_error: self.freshness.trouble().map(|trouble| LastError {
+                code: trouble.problem.code,
+                message: trouble.problem.message.clone(),
+                since: shown(trouble.since),
+                next_try_at: trouble.next_try.map(shown),
+            }),
+        }
+    }
+}
+
+fn seconds(duration: std::time::Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn no_key(profile: &Profile) -> Problem {
+    let name = &profile.name;
+    Problem::new(
+        ErrorCode::NO_KEY,
+        format!("profile `{name}` holds no key"),
+        format!("hand it over: dph-agent-client add --profile {name}"),
+    )
+}
+
+fn dice() -> Dice {
+    Dice { refresh: fastrand::f64(), backoff: fastrand::f64() }
+}
+
+/// Logs an outcome: the first failure of a kind is a warning, its repeats are not, recovery is news.
+fn report(name: &ProfileName, entry: &Entry, outcome: &Outcome) {
+    let before = entry.freshness.trouble().map(|trouble| trouble.problem.code);
+    match outcome {
+        Outcome::Bought(_) if before.is_some() => info!(profile = %name, "tokens are bought again"),
+        Outcome::Bought(_) => debug!(profile = %name, "bought a token"),
+        Outcome::Failed(problem) if before == Some(problem.code) => {
+            debug!(profile = %name, code = %problem.code, problem = problem.message, "still no token");
+        }
+        Outcome::Failed(problem) => {
+            warn!(profile = %name, code = %problem.code, problem = problem.message, "cannot buy a token");
+        }
+        Outcome::Unchanged => debug!(profile = %name, "the source still has the refused key"),
+    }
+}
