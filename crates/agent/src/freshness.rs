@@ -512,3 +512,6 @@ fn still_rejected() -> Problem {
         "the token is good but this call is not allowed with it, or the platform's caches need a moment",
     )
 }
+
+#[cfg(test)]
+mod tests;

@@ -216,7 +216,9 @@ fn remove(document: &mut DocumentMut, name: &ProfileName) {
 
 /// The comment above the key may be the file's own, so it stays, at the top.
 fn remove_default(document: &mut DocumentMut) {
-    let above = document.key("default-profile").and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
+    let above = document
+        .key("default-profile")
+        .and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
     document.remove("default-profile");
     let rest = document.to_string();
     if let Ok(kept) = format!("{}{rest}", above.unwrap_or_default()).parse() {
