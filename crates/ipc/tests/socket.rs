@@ -12,7 +12,8 @@ use std::sync::Barrier;
 use std::time::Duration;
 
 use dph_agent_ipc::{
-    BindError, ConnectError, Endpoint, EndpointError, Listener, Peer, Stream, own_uid, prepare_folder,
+    Accepted, BindError, ConnectError, Endpoint, EndpointError, Listener, Peer, Stream, own_uid,
+    prepare_folder,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -287,6 +288,7 @@ async fn client_of_another_user_is_known_even_where_the_socket_is_open_to_all() 
         let _stream = as_uid(12345, || UnixStream::connect(endpoint.path()).unwrap());
         let (_, peer) = listener.accept().await.unwrap();
         assert_eq!(peer.uid, 12345);
+        assert!(!Accepted::new(own_uid().unwrap(), Vec::new()).permits(&peer));
     }
 }
 
@@ -298,6 +300,21 @@ fn unreachable_folder_of_another_user_is_named() {
     if is_root() {
         let refused = as_uid(12345, || Stream::connect(&endpoint, PATIENCE).unwrap_err());
         assert!(refused.to_string().contains("belongs to uid 0") && !refused.is_dead(), "{refused}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn folder_in_tmp_that_somebody_else_made_first_is_no_place_for_the_client() {
+    if is_root() {
+        let uid = 1_000_000 + std::process::id();
+        let planted = PathBuf::from(format!("/tmp/dph-agent-{uid}"));
+        let last = || as_uid(uid, || candidates(&Surroundings::default()).last().unwrap().endpoint);
+        assert!(last().is_ok(), "nothing is there yet");
+        fs::create_dir(&planted).unwrap();
+        let refused = last();
+        fs::remove_dir(&planted).unwrap();
+        assert!(matches!(refused, Err(EndpointError::Foreign { owner: 0, .. })), "{refused:?}");
     }
 }
 
