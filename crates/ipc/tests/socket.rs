@@ -11,9 +11,10 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Barrier;
 use std::time::Duration;
 
+#[cfg(target_os = "linux")]
+use dph_agent_ipc::{Accepted, Surroundings, candidates};
 use dph_agent_ipc::{
-    Accepted, BindError, ConnectError, Endpoint, EndpointError, Listener, Peer, Stream, own_uid,
-    prepare_folder,
+    BindError, ConnectError, Endpoint, EndpointError, Listener, Peer, Stream, own_uid, prepare_folder,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
