@@ -279,6 +279,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_body_without_end_is_hung_up_on() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            request(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n").await.unwrap();
+            while stream.write_all(&[b' '; 4096]).await.is_ok() {}
+        };
+        let (outcome, ()) = tokio::join!(exchange(&target, LONG), server);
+        assert_eq!(outcome, Err(Misconfiguration::TooLarge.into()));
+    }
+
+    #[tokio::test]
     async fn a_connection_that_breaks_is_an_outage_unless_the_status_said_enough() {
         let torn = |status| format!("HTTP/1.1 {status}\r\ncontent-length: 99\r\n\r\n{{\"acc").into_bytes();
         for bytes in [torn("200 OK"), Vec::new(), b"HTTP/1.1 2".to_vec(), b"SSH-2.0-x\r\n".to_vec()] {

@@ -89,10 +89,12 @@ impl Record {
     }
 }
 
-/// A `POST` has the key as its last word, everything else no body.
+/// A `POST` has the key as its last word, in JSON or not, everything else no body.
 fn is_whole(request: &[u8]) -> bool {
-    let end = if request.starts_with(b"POST") { KEY.as_bytes() } else { b"\r\n\r\n" };
-    request.ends_with(end)
+    if !request.starts_with(b"POST") {
+        return request.ends_with(b"\r\n\r\n");
+    }
+    request.strip_suffix(b"\"}").unwrap_or(request).ends_with(KEY.as_bytes())
 }
 
 /// A platform that sells one token to everybody, until the test ends.
@@ -129,7 +131,7 @@ impl Server {
 async fn serve(acceptor: TlsAcceptor, stream: TcpStream, received: Record) {
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
     if received.read_request(&mut stream).await {
-        let body = format!(r#"{{"access_token":"{TOKEN}","expires_in":60}}"#);
+        let body = format!(r#"{{"access_token":"{TOKEN}","token":"{TOKEN}","expires_in":60}}"#);
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
