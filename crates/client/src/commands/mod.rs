@@ -1,0 +1,25 @@
+//! What each command asks the agent, and what it prints.
+
+mod add;
+mod agent;
+mod drop;
+mod profiles;
+mod status;
+mod token;
+
+use crate::cli::Command;
+
+/// Every command, in the order of the help text.
+pub(crate) static ALL: &[Command] = &[
+    token::TOKEN,
+    add::ADD,
+    profiles::LIST,
+    status::STATUS,
+    profiles::DEFAULT,
+    profiles::REFRESH,
+    drop::FORGET,
+    drop::REMOVE,
+    agent::PING,
+    agent::STOP,
+    agent::VERSION,
+];

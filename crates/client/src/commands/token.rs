@@ -1,0 +1,193 @@
+//! `token`: a bearer token in the shape that the caller needs.
+
+use dph_agent_protocol::{Bytes, ErrorCode, Reply, Request, Token, TokenRequest, Warning};
+
+use crate::cli::{Args, Command, Opt};
+use crate::exit::Error;
+use crate::json::Json;
+use crate::output;
+use crate::secret;
+use crate::session::{Session, unexpected_reply};
+
+pub(crate) const TOKEN: Command = Command {
+    name: "token",
+    operand: None,
+    summary: "Prints a bearer token.",
+    options: &[Opt::Profile, Opt::ForUrl, Opt::MinTtl, Opt::New, Opt::Reject, Opt::Format],
+    changes: false,
+    run,
+};
+
+#[derive(Clone, Copy)]
+enum Format {
+    Raw,
+    Json,
+    Header,
+    Curl,
+}
+
+const FORMATS: &[(&str, Format)] =
+    &[("raw", Format::Raw), ("json", Format::Json), ("header", Format::Header), ("curl", Format::Curl)];
+
+fn run(args: &Args) -> Result<(), Error> {
+    let default = if args.has(Opt::Json) { Format::Json } else { Format::Raw };
+    let format = args.choice(Opt::Format, FORMATS)?.unwrap_or(default);
+    let mut request = request(args)?;
+    let mut session = Session::open(args)?;
+    request.deadline_ms = session.deadline_ms();
+    let Reply::Token(token) = session.ask(&Request::Token(request))? else { return Err(unexpected_reply()) };
+    if matches!(format, Format::Header | Format::Curl) {
+        check(&token)?;
+    }
+    if let Some(warning) = token.warning {
+        output::warn(args, &describe(warning, &token.profile));
+    }
+    output::print(&format.render(&token))
+}
+
+fn request(args: &Args) -> Result<TokenRequest, Error> {
+    let min_ttl = args.duration(Opt::MinTtl)?;
+    Ok(TokenRequest {
+        selector: args.selector()?,
+        min_ttl_ms: min_ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+        new: args.has(Opt::New),
+        rejected: args.has(Opt::Reject).then(secret::token_from_stdin).transpose()?,
+        deadline_ms: 0,
+    })
+}
+
+/// Refuses a token that would add a header of its own, or a line to curl's configuration.
+fn check(token: &Token) -> Result<(), Error> {
+    let text = token.token.expose();
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorCode::MISCONFIGURED,
+        "what the platform sold is no bearer token",
+        "check `url` and `auth-url` of the profile",
+    ))
+}
+
+fn describe(warning: Warning, profile: &str) -> String {
+    match warning {
+        Warning::KEY_REFUSED => format!(
+            "the platform refuses the key of `{profile}` now, and this token is the last one: run `dph-agent-client add --profile {profile}`"
+        ),
+        Warning::ORIGIN_CHANGED => format!(
+            "the configuration of `{profile}` was changed, and this token is the last one: run `dph-agent-client add --profile {profile}`"
+        ),
+        _ => {
+            format!("the agent warns about `{profile}` with number {warning}: see `dph-agent-client status`")
+        }
+    }
+}
+
+impl Format {
+    fn render(self, token: &Token) -> Bytes {
+        let text = token.token.expose();
+        match self {
+            Self::Raw => joined(&[text, "\n"]),
+            Self::Header => joined(&["Authorization: Bearer ", text, "\n"]),
+            Self::Curl => render_curl(text, token.ca_file.as_deref()),
+            Self::Json => render_json(token),
+        }
+    }
+}
+
+/// Joins `parts` in room of just their length: growing would leave a copy of a secret behind.
+fn joined(parts: &[&str]) -> Bytes {
+    let mut bytes = Bytes::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    for part in parts {
+        bytes.extend_from_slice(part.as_bytes());
+    }
+    bytes
+}
+
+/// Returns lines for `curl --config`.
+fn render_curl(token: &str, ca_file: Option<&str>) -> Bytes {
+    // Escaping doubles a text at worst.
+    let room = 64 + 2 * (token.len() + ca_file.map_or(0, str::len));
+    let mut config = Bytes::new(Vec::with_capacity(room));
+    push_curl_line(&mut config, "header = \"Authorization: Bearer ", token);
+    if let Some(ca_file) = ca_file {
+        push_curl_line(&mut config, "cacert = \"", ca_file);
+    }
+    config
+}
+
+fn push_curl_line(config: &mut Bytes, start: &str, text: &str) {
+    config.extend_from_slice(start.as_bytes());
+    for byte in text.bytes() {
+        match byte {
+            b'\n' => config.extend_from_slice(b"\\n"),
+            b'"' | b'\\' => config.extend_from_slice(&[b'\\', byte]),
+            _ => config.push(byte),
+        }
+    }
+    config.extend_from_slice(b"\"\n");
+}
+
+fn render_json(token: &Token) -> Bytes {
+    let text = token.token.expose();
+    let username = token.username.as_deref();
+    // Escaping makes six bytes of one at worst, and two of one in a token.
+    let room = 256 + 2 * text.len() + 6 * (token.url.len() + username.map_or(0, str::len));
+    let mut json = Json::with_capacity(room);
+    json.object("").text("token", text).text("type", "Bearer").text("profile", &token.profile);
+    json.text("url", &token.url).optional_text("username", username);
+    json.time("expires_at", token.expires_at);
+    json.optional_number("expires_in", token.expires_in_ms.map(|ms| ms / 1000)).close("}");
+    json.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use dph_agent_protocol::Secret;
+
+    use super::*;
+
+    fn token(text: &str) -> Token {
+        Token {
+            token: Secret::new(text.into()),
+            profile: "prod".into(),
+            url: "https://cpd.example.com".into(),
+            username: None,
+            expires_at: Some(0),
+            expires_in_ms: Some(1999),
+            ca_file: Some("/etc/a\"b\\c\nd.pem".into()),
+            warning: None,
+        }
+    }
+
+    fn rendered(format: Format) -> String {
+        let bytes = format.render(&token("ey\"J"));
+        assert!(bytes.len() <= bytes.capacity());
+        String::from_utf8(bytes.to_vec()).unwrap()
+    }
+
+    #[test]
+    fn each_format_has_its_shape() {
+        assert_eq!(rendered(Format::Raw), "ey\"J\n");
+        assert_eq!(rendered(Format::Header), "Authorization: Bearer ey\"J\n");
+        assert_eq!(
+            rendered(Format::Curl),
+            "header = \"Authorization: Bearer ey\\\"J\"\ncacert = \"/etc/a\\\"b\\\\c\\nd.pem\"\n"
+        );
+        assert_eq!(
+            rendered(Format::Json),
+            concat!(
+                r#"{"token":"ey\"J","type":"Bearer","profile":"prod","url":"https://cpd.example.com","username":null,"#,
+                r#""expires_at":"1970-01-01T00:00:00Z","expires_in":1}"#,
+                "\n"
+            )
+        );
+    }
+
+    #[test]
+    fn token_that_would_break_out_of_its_header_is_refused() {
+        for text in ["", "a b", "a\nb", "a\r\nX-Evil: 1", "a\u{1b}[2J", "é"] {
+            assert!(check(&token(text)).is_err(), "{text:?}");
+        }
+    }
+}
