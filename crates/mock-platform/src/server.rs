@@ -1,0 +1,215 @@
+//! The server: accepts, decrypts, records, and does what the script says.
+
+use std::future;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::{mpsc::UnboundedReceiver, watch};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+
+use crate::answer::{AnswerBody, Dropped};
+use crate::recorded::Recorded;
+use crate::script::Fault;
+use crate::state::State;
+
+const MAX_REQUEST_LEN: usize = 1 << 20;
+const BACKLOG: u32 = 1024;
+
+/// What tests and the server's thread share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    /// Told of every request that arrives.
+    pub(crate) arrival: Condvar,
+    pub(crate) paused: watch::Sender<bool>,
+    on_answer: Option<fn(&Recorded)>,
+}
+
+/// What the server's thread is told; it sends when that is done.
+#[derive(Debug)]
+pub(crate) enum Command {
+    StopListening(mpsc::Sender<()>),
+    ListenAgain(mpsc::Sender<()>),
+}
+
+impl Shared {
+    pub(crate) fn new(state: State, on_answer: Option<fn(&Recorded)>) -> Self {
+        let (arrival, paused) = (Condvar::new(), watch::Sender::new(false));
+        Self { state: Mutex::new(state), arrival, paused, on_answer }
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn arrived(&self, request: &Recorded) -> usize {
+        let number = self.state().arrived(request);
+        self.arrival.notify_all();
+        number
+    }
+
+    fn answered(&self, number: usize, status: Option<u16>) {
+        let answered = self.state().requests.get_mut(number).map(|request| {
+            request.status = status;
+            request.clone()
+        });
+        if let (Some(tell), Some(request)) = (self.on_answer, answered) {
+            tell(&request);
+        }
+    }
+
+    async fn resumed(&self) {
+        let mut paused = self.paused.subscribe();
+        // It fails only when the sender is gone, which lives as long as `self`.
+        let _resumed = paused.wait_for(|paused| !paused).await;
+    }
+}
+
+/// The port: listening, or kept for later while connections to it are refused.
+#[derive(Debug)]
+pub(crate) enum Port {
+    Open(TcpListener),
+    Closed(TcpSocket),
+}
+
+impl Port {
+    /// Opens `port` on loopback; 0 lets the system choose.
+    pub(crate) fn open(port: u16) -> io::Result<Self> {
+        Ok(Self::Open(bind(port)?.listen(BACKLOG)?))
+    }
+
+    pub(crate) fn number(&self) -> io::Result<u16> {
+        match self {
+            Self::Open(listener) => listener.local_addr().map(|at| at.port()),
+            Self::Closed(socket) => socket.local_addr().map(|at| at.port()),
+        }
+    }
+
+    /// Refuses connections from now on; the socket that is bound keeps others off the number.
+    fn close(self) -> io::Result<Self> {
+        let number = self.number()?;
+        drop(self);
+        Ok(Self::Closed(bind(number)?))
+    }
+
+    fn reopen(self) -> io::Result<Self> {
+        match self {
+            Self::Open(listener) => Ok(Self::Open(listener)),
+            Self::Closed(socket) => Ok(Self::Open(socket.listen(BACKLOG)?)),
+        }
+    }
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        match self {
+            Self::Open(listener) => listener.accept().await.map(|(stream, _)| stream),
+            Self::Closed(_) => future::pending().await,
+        }
+    }
+}
+
+fn bind(port: u16) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // On Windows the option would let others take the port over.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
+    Ok(socket)
+}
+
+/// Serves `port` until the sender of commands is gone.
+pub(crate) async fn run(
+    mut port: Port,
+    tls: Option<TlsAcceptor>,
+    shared: Arc<Shared>,
+    mut commands: UnboundedReceiver<Command>,
+) -> io::Result<()> {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            command = commands.recv() => match command {
+                None => return Ok(()),
+                Some(Command::StopListening(done)) => {
+                    connections.shutdown().await;
+                    port = port.close()?;
+                    report(&done);
+                }
+                Some(Command::ListenAgain(done)) => {
+                    port = port.reopen()?;
+                    report(&done);
+                }
+            },
+            Ok(stream) = port.accept() => {
+                connections.spawn(connection(stream, tls.clone(), Arc::clone(&shared)));
+            }
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+fn report(done: &mpsc::Sender<()>) {
+    // Nobody waits any more if the test has panicked.
+    let _unheard = done.send(());
+}
+
+/// Serves one connection; how it ends is the peer's business.
+async fn connection(stream: TcpStream, tls: Option<TlsAcceptor>, shared: Arc<Shared>) {
+    // Without it the second half of an answer may wait for the peer's acknowledgement.
+    let _best_effort = stream.set_nodelay(true);
+    match tls {
+        None => requests(stream, shared).await,
+        Some(tls) => {
+            if let Ok(stream) = tls.accept(stream).await {
+                requests(stream, shared).await;
+            }
+        }
+    }
+}
+
+async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Shared>) {
+    let service = service_fn(|request| answer(request, &shared));
+    let _ended = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+}
+
+async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<AnswerBody>, Dropped> {
+    let request = read(request).await?;
+    let number = shared.arrived(&request);
+    shared.resumed().await;
+    let fault = shared.state().scripts.take(request.endpoint);
+    if let Err(dropped) = withhold(fault.as_ref()).await {
+        shared.answered(number, None);
+        return Err(dropped);
+    }
+    let (answer, now) = {
+        let mut state = shared.state();
+        (state.answer(&request, fault.as_ref()), state.now())
+    };
+    shared.answered(number, Some(answer.status));
+    Ok(answer.into_response(now))
+}
+
+async fn read(request: Request<Incoming>) -> Result<Recorded, Dropped> {
+    let (head, body) = request.into_parts();
+    let body = Limited::new(body, MAX_REQUEST_LEN).collect().await.map_err(|_incomplete| Dropped)?;
+    Ok(Recorded::new(&head, body.to_bytes().into()))
+}
+
+/// Does what a fault does before there is an answer.
+async fn withhold(fault: Option<&Fault>) -> Result<(), Dropped> {
+    match fault {
+        Some(Fault::Slow(delay)) => tokio::time::sleep(*delay).await,
+        Some(Fault::Hang) => future::pending().await,
+        Some(Fault::DropConnection) => return Err(Dropped),
+        _ => {}
+    }
+    Ok(())
+}

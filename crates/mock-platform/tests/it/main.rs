@@ -1,0 +1,5 @@
+//! The mock platform, talked to over TLS.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+mod client;
+mod platforms;
