@@ -1,5 +1,10 @@
 //! The two real binaries in a home of their own, for tests against the mock platform.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a broken test bed is a failed test")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken test bed is a failed test"
+)]
 #![allow(missing_docs, reason = "names of test helpers say what they do")]
 
 use std::ffi::OsStr;
@@ -44,12 +49,19 @@ fn programs() -> &'static Path {
             .iter()
             .all(|name| folder.join(name).with_extension(std::env::consts::EXE_EXTENSION).exists());
         // Another runner than cargo has built everything before it runs anything.
-        if let (Some(cargo), false) = (std::env::var_os("CARGO"), std::env::var_os("NEXTEST").is_some() && all_there) {
+        if let (Some(cargo), false) =
+            (std::env::var_os("CARGO"), std::env::var_os("NEXTEST").is_some() && all_there)
+        {
             let release = folder.ends_with("release");
             let mut build = Command::new(cargo);
             build.args(["test", "--workspace", "--no-run", "--quiet", "--locked"]);
-            build.args(release.then_some("--release")).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-            assert!(build.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(), "cannot build");
+            build
+                .args(release.then_some("--release"))
+                .current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+            assert!(
+                build.stdout(Stdio::null()).stderr(Stdio::null()).status().unwrap().success(),
+                "cannot build"
+            );
         }
         folder
     })
@@ -122,11 +134,11 @@ impl Home {
 
     /// Starts an agent and waits until it answers.
     pub fn start_agent(&self) -> AgentProcess<'_> {
-        self.start_agent_with(|_| {})
+        self.start_agent_with(|agent| agent)
     }
 
     /// Starts an agent with changes to its command line or environment, and waits until it answers.
-    pub fn start_agent_with(&self, change: impl FnOnce(&mut Command)) -> AgentProcess<'_> {
+    pub fn start_agent_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> AgentProcess<'_> {
         let mut agent = self.spawn_agent_with(change);
         wait_until("the agent answers", || {
             assert!(agent.child.try_wait().unwrap().is_none(), "the agent ended: {}", self.log());
@@ -136,7 +148,7 @@ impl Home {
     }
 
     /// Starts an agent without waiting for it.
-    pub fn spawn_agent_with(&self, change: impl FnOnce(&mut Command)) -> AgentProcess<'_> {
+    pub fn spawn_agent_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> AgentProcess<'_> {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.path("agent.log")).unwrap();
         let mut command = self.command(program("dph-agent"));
         command.args(["--log-level", "debug"]).stdout(Stdio::null()).stderr(log);
@@ -255,7 +267,8 @@ impl Ran {
     pub fn failed_with(&self, status: i32) -> &Self {
         assert_eq!(self.status, status, "{self:?}");
         assert_eq!(self.out, "", "nothing but the answer goes to standard output");
-        let (error, hint) = self.err.trim_end().split_once('\n').unwrap_or_else(|| panic!("two lines: {self:?}"));
+        let (error, hint) =
+            self.err.trim_end().split_once('\n').unwrap_or_else(|| panic!("two lines: {self:?}"));
         assert!(error.starts_with("error: ") && hint.starts_with("hint: "), "{self:?}");
         self
     }

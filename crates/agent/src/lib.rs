@@ -30,11 +30,13 @@ pub mod start;
 pub mod vault;
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use dph_agent_ipc::{BindError, Endpoint, EndpointError, Listener, Uid, own_uid, place, prepare_folder};
 use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
@@ -47,6 +49,9 @@ use only_one::{OnlyOne, OnlyOneError};
 use paths::Paths;
 use signals::{Signals, Wish};
 use vault::{Surroundings, VaultHandle};
+
+/// Pause between two looks at whether an agent that is ending has gone.
+const HANDOVER_PAUSE: Duration = Duration::from_millis(20);
 
 /// What the command line says about how to run.
 #[derive(Clone, Debug, Default)]
@@ -91,6 +96,19 @@ pub enum StartError {
     },
 }
 
+impl StartError {
+    /// Returns the socket of the agent that is in the way, if one is.
+    fn held_elsewhere(&self) -> Option<&Path> {
+        match self {
+            Self::OnlyOne(OnlyOneError::Held { wanted, .. }) => Some(wanted.path()),
+            Self::Bind(BindError::InUse { endpoint, .. }) => Some(endpoint.path()),
+            Self::Config(_) | Self::Endpoint(_) | Self::Bind(_) | Self::OnlyOne(_) | Self::System { .. } => {
+                None
+            }
+        }
+    }
+}
+
 impl Agent {
     /// Reads the configuration, takes its place and starts to listen.
     ///
@@ -102,7 +120,7 @@ impl Agent {
         let own = own_uid().map_err(system("tell which user this is"))?;
         let mut file = ConfigFile::new(paths.config.clone());
         let config = file.load()?;
-        let (listener, only_one) = listen(options.socket, &paths, &config).await?;
+        let (listener, only_one) = listen_patiently(&options, &paths, &config).await?;
         let endpoint = listener.endpoint().to_string();
         let desk = Arc::new(desk(file, config, &paths, endpoint)?);
         info!(version = VERSION, pid = std::process::id(), socket = desk.endpoint, "ready");
@@ -131,6 +149,25 @@ impl Agent {
     }
 }
 
+/// Listens as soon as an agent that is just ending has gone: its socket goes before it does.
+async fn listen_patiently(
+    options: &Options,
+    paths: &Paths,
+    config: &Config,
+) -> Result<(Listener, Option<OnlyOne>), StartError> {
+    let end = Instant::now() + sessions::DRAIN_TIMEOUT + Duration::from_secs(1);
+    loop {
+        match listen(options.socket.clone(), paths, config).await {
+            Err(error)
+                if error.held_elsewhere().is_some_and(|socket| !socket.exists()) && Instant::now() < end =>
+            {
+                sleep(HANDOVER_PAUSE).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// Returns a listener: the one named, the one a supervisor handed over, or the user's own.
 async fn listen(
     named: Option<PathBuf>,
@@ -150,7 +187,7 @@ async fn listen(
         return Ok((listener, None));
     }
     let endpoint = place(&dph_agent_ipc::Surroundings::from_env())?;
-    let only_one = OnlyOne::become_it(&paths.lock(), &endpoint.to_string())?;
+    let only_one = OnlyOne::become_it(&paths.lock(), &endpoint)?;
     Ok((Listener::bind(&endpoint).await?, Some(only_one)))
 }
 

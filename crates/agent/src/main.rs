@@ -17,7 +17,7 @@ use tracing::level_filters::LevelFilter;
 ///
 /// Without a command it runs in the foreground, as systemd, launchd and containers want it.
 #[derive(Debug, Parser)]
-#[command(version, args_conflicts_with_subcommands = false)]
+#[command(version, args_override_self = true)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,

@@ -4,6 +4,8 @@ use std::fs::{File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::{Path, PathBuf};
 
+use dph_agent_ipc::Endpoint;
+
 use crate::private_file;
 
 /// Held while the agent lives.
@@ -20,6 +22,8 @@ pub enum OnlyOneError {
     Held {
         /// Its process and where it listens.
         holder: String,
+        /// Where this one wanted to listen.
+        wanted: Endpoint,
     },
     /// The lock cannot be used.
     #[error("cannot use the lock `{path}`")]
@@ -37,13 +41,15 @@ impl OnlyOne {
     /// # Errors
     ///
     /// When another agent holds it, with that agent's process and endpoint.
-    pub fn become_it(path: &Path, endpoint: &str) -> Result<Self, OnlyOneError> {
+    pub fn become_it(path: &Path, endpoint: &Endpoint) -> Result<Self, OnlyOneError> {
         let unusable = |source| OnlyOneError::Io { path: path.to_owned(), source };
         private_file::create_folder_of(path).map_err(unusable)?;
         let mut file = private_file::open_or_create(path).map_err(unusable)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(OnlyOneError::Held { holder: holder(&mut file) }),
+            Err(TryLockError::WouldBlock) => {
+                return Err(OnlyOneError::Held { holder: holder(&mut file), wanted: endpoint.clone() });
+            }
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
         name_holder(&mut file, endpoint).map_err(unusable)?;
@@ -51,7 +57,7 @@ impl OnlyOne {
     }
 }
 
-fn name_holder(file: &mut File, endpoint: &str) -> io::Result<()> {
+fn name_holder(file: &mut File, endpoint: &Endpoint) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     write!(file, "process {}, listening on {endpoint}", std::process::id())

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 /// Connections at once.
 const MAX_SESSIONS: usize = 256;
 /// How long open sessions may go on when the agent stops.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// All sessions.
 #[derive(Clone, Debug, Default)]
