@@ -101,6 +101,10 @@ options! {
 }
 
 impl Opt {
+    fn named(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|option| option.name() == name)
+    }
+
     const fn name(self) -> &'static str {
         self.describe().0
     }
@@ -128,7 +132,7 @@ pub(crate) fn parse(mut parser: Parser, commands: &'static [Command]) -> Result<
             Arg::Short('h') => options.push((Opt::Help, OsString::new())),
             Arg::Short(c) => return Err(unknown_option(&c.to_string(), command)),
             Arg::Long(name) => {
-                let Some(option) = Opt::ALL.iter().copied().find(|option| option.name() == name) else {
+                let Some(option) = Opt::named(name) else {
                     return Err(unknown_option(name, command));
                 };
                 let value =
@@ -398,6 +402,16 @@ mod tests {
         assert_eq!(args.text(Opt::Profile).unwrap(), Some("b"));
         assert_eq!(args.duration(Opt::MinTtl).unwrap(), Some(Duration::from_secs(300)));
         assert!(!args.has(Opt::Json));
+    }
+
+    #[test]
+    fn every_option_is_found_by_its_name() {
+        for option in Opt::ALL {
+            let (name, _, help) = option.describe();
+            assert_eq!(Opt::named(name), Some(*option));
+            assert!(!help.is_empty(), "{name}");
+        }
+        assert_eq!(Opt::named(""), None);
     }
 
     #[test]

@@ -1,17 +1,16 @@
 //! Just enough JSON to write an answer.
 
-use dph_agent_protocol::Bytes;
-
 use crate::time::rfc3339;
+use crate::wiped::Wiped;
 
 /// A JSON document in the making. An empty key stands for none, as in an array.
-pub(crate) struct Json(Bytes);
+pub(crate) struct Json(Wiped);
 
 impl Json {
     /// Returns an empty document with room for `capacity` bytes. One that holds a secret must not
     /// outgrow it, for growing leaves a copy behind.
     pub(crate) fn with_capacity(capacity: usize) -> Self {
-        Self(Bytes::new(Vec::with_capacity(capacity)))
+        Self(Wiped(Vec::with_capacity(capacity)))
     }
 
     /// Opens an object.
@@ -66,7 +65,7 @@ impl Json {
     }
 
     /// Returns the document with a newline behind it.
-    pub(crate) fn finish(mut self) -> Bytes {
+    pub(crate) fn finish(mut self) -> Wiped {
         self.push("\n");
         self.0
     }

@@ -12,6 +12,7 @@ mod received;
 mod secret;
 mod session;
 mod time;
+mod wiped;
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! Standard output for what was asked for, standard error for people.
 
 use std::fmt::Write as _;
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::process::ExitCode;
 
 use dph_agent_protocol::ErrorCode;
@@ -12,15 +12,26 @@ use crate::json::Json;
 
 /// Writes `bytes` to standard output. That nobody reads them is not our failure.
 pub(crate) fn print(bytes: &[u8]) -> Result<(), Error> {
-    let mut stdout = io::stdout().lock();
-    match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Error::new(
-            ErrorCode::FAILED,
-            &format!("cannot write to standard output: {error}"),
-            "check where the output goes",
-        )),
+    print_both(bytes, &[])
+}
+
+/// Writes both to standard output, at once and without a copy of either.
+pub(crate) fn print_both(first: &[u8], second: &[u8]) -> Result<(), Error> {
+    match write_both(&mut stdio::stdout(), first, second) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let problem = format!("cannot write to standard output: {error}");
+            Err(Error::new(ErrorCode::FAILED, &problem, "check where the output goes"))
+        }
         _ => Ok(()),
     }
+}
+
+/// Writes both, at once unless the system takes less.
+pub(crate) fn write_both(to: &mut dyn Write, first: &[u8], second: &[u8]) -> io::Result<()> {
+    let written = to.write_vectored(&[IoSlice::new(first), IoSlice::new(second)])?;
+    to.write_all(first.get(written..).unwrap_or_default())?;
+    to.write_all(second.get(written.saturating_sub(first.len())..).unwrap_or_default())?;
+    to.flush()
 }
 
 /// Warns, unless the user wants quiet.
@@ -62,10 +73,46 @@ fn report_json(error: &Error) {
     write_stderr(&String::from_utf8_lossy(&json.finish()));
 }
 
-/// Writes `text` at once, so that lines of several processes do not mix.
 fn write_stderr(text: &str) {
     // There is nobody left to tell.
-    io::stderr().write_all(text.as_bytes()).unwrap_or_default();
+    stdio::stderr().write_all(text.as_bytes()).unwrap_or_default();
+}
+
+/// The standard streams without the buffer of [`io::stdout`], which would keep a copy of a token.
+#[cfg(unix)]
+mod stdio {
+    use std::io::{self, IoSlice, Write};
+    use std::os::fd::BorrowedFd;
+
+    pub(super) struct Stream(BorrowedFd<'static>);
+
+    pub(super) fn stdout() -> Stream {
+        Stream(rustix::stdio::stdout())
+    }
+
+    pub(super) fn stderr() -> Stream {
+        Stream(rustix::stdio::stderr())
+    }
+
+    impl Write for Stream {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            Ok(rustix::io::write(self.0, bytes)?)
+        }
+
+        fn write_vectored(&mut self, parts: &[IoSlice<'_>]) -> io::Result<usize> {
+            Ok(rustix::io::writev(self.0, parts)?)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+/// The standard streams; a console takes only text, which the standard library translates.
+#[cfg(windows)]
+mod stdio {
+    pub(super) use std::io::{stderr, stdout};
 }
 
 /// Returns `text` without what would steer a terminal or reorder what it shows.

@@ -55,10 +55,10 @@ mod unix {
     use std::fs::{File, OpenOptions};
     use std::io::{self, BufRead, BufReader, Read, Write};
 
-    use dph_agent_protocol::Bytes;
     use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
     use crate::secret::MAX_KEY_LEN;
+    use crate::wiped::Wiped;
 
     pub(super) fn show(text: &str) -> io::Result<()> {
         open()?.write_all(text.as_bytes())
@@ -72,7 +72,7 @@ mod unix {
         Ok(answer.trim().to_owned())
     }
 
-    pub(super) fn ask_hidden(question: &str) -> io::Result<Bytes> {
+    pub(super) fn ask_hidden(question: &str) -> io::Result<Wiped> {
         let mut terminal = Hidden::new(open()?)?;
         terminal.file.write_all(question.as_bytes())?;
         let answer = read_line(&mut terminal.file);
@@ -121,8 +121,8 @@ mod unix {
     const CTRL_U: u8 = 0x15;
     const DELETE: u8 = 0x7f;
 
-    fn read_line(terminal: &mut dyn Read) -> io::Result<Bytes> {
-        let mut line = Bytes::new(Vec::with_capacity(MAX_KEY_LEN));
+    fn read_line(terminal: &mut dyn Read) -> io::Result<Wiped> {
+        let mut line = Wiped(Vec::with_capacity(MAX_KEY_LEN));
         let mut byte = [0];
         loop {
             if terminal.read(&mut byte)? == 0 {
@@ -139,7 +139,7 @@ mod unix {
         }
     }
 
-    fn erase_character(line: &mut Bytes) {
+    fn erase_character(line: &mut Wiped) {
         let continues = |byte: u8| byte & 0xc0 == 0x80;
         while line.pop().is_some_and(continues) {}
     }
@@ -167,7 +167,7 @@ mod windows {
     use std::fs::OpenOptions;
     use std::io::{self, BufRead, BufReader, Read, Write};
 
-    use dph_agent_protocol::Bytes;
+    use crate::wiped::Wiped;
 
     pub(super) fn show(text: &str) -> io::Result<()> {
         OpenOptions::new().write(true).open("CONOUT$")?.write_all(text.as_bytes())
@@ -181,7 +181,7 @@ mod windows {
         Ok(answer.trim().to_owned())
     }
 
-    pub(super) fn ask_hidden(question: &str) -> io::Result<Bytes> {
-        rpassword::prompt_password(question).map(|answer| Bytes::new(answer.into_bytes()))
+    pub(super) fn ask_hidden(question: &str) -> io::Result<Wiped> {
+        rpassword::prompt_password(question).map(|answer| Wiped(answer.into_bytes()))
     }
 }

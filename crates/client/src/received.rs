@@ -2,15 +2,16 @@
 
 use std::io::{self, Read};
 
-use dph_agent_protocol::Bytes;
 use dph_agent_protocol::frame::{HEADER_LEN, Header};
+
+use crate::wiped::Wiped;
 
 /// Room for most answers; a longer one gets the room that its header asks for.
 const ROOM: usize = 4096;
 
 /// Bytes from the agent, which may hold a secret: they stay where they are, and are wiped.
 pub(crate) struct Received {
-    bytes: Bytes,
+    bytes: Wiped,
     /// Where the next frame starts.
     start: usize,
     /// Where the bytes that have arrived end.
@@ -20,7 +21,7 @@ pub(crate) struct Received {
 impl Received {
     /// Returns room with nothing in it.
     pub(crate) fn new() -> Self {
-        Self { bytes: Bytes::new(vec![0; ROOM]), start: 0, end: 0 }
+        Self { bytes: Wiped(vec![0; ROOM]), start: 0, end: 0 }
     }
 
     /// Returns kind and body of the next frame.
@@ -58,7 +59,7 @@ impl Received {
         if self.start + len <= self.bytes.len() {
             return;
         }
-        let mut bytes = Bytes::new(vec![0; len.max(ROOM)]);
+        let mut bytes = Wiped(vec![0; len.max(ROOM)]);
         for (to, from) in bytes.iter_mut().zip(self.rest()) {
             *to = *from;
         }

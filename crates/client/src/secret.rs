@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use dph_agent_protocol::{Bytes, ErrorCode, MAX_TOKEN_LEN, Secret};
+use dph_agent_protocol::{ErrorCode, MAX_TOKEN_LEN, Secret};
 
 use crate::exit::Error;
+use crate::wiped::Wiped;
 
 /// Longest key, or file with a key, that is read.
 pub(crate) const MAX_KEY_LEN: usize = 16 * 1024;
@@ -96,8 +97,8 @@ fn stdin() -> io::Result<File> {
     stdin.map(File::from)
 }
 
-fn read_all(source: &mut dyn Read, limit: usize) -> io::Result<Bytes> {
-    let mut bytes = Bytes::new(vec![0; limit + 1]);
+fn read_all(source: &mut dyn Read, limit: usize) -> io::Result<Wiped> {
+    let mut bytes = Wiped(vec![0; limit + 1]);
     let mut len = 0;
     while let Some(room) = bytes.get_mut(len..).filter(|room| !room.is_empty()) {
         match source.read(room) {

@@ -1,7 +1,7 @@
 //! One connection to the agent: hello, requests and replies, all within `--timeout`.
 
 use std::env;
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
 use dph_agent_ipc::{Endpoint, Stream};
@@ -10,6 +10,7 @@ use dph_agent_protocol::{ErrorCode, Hello, HelloReply, MAX_DEADLINE_MS, Reply, R
 use crate::cli::{Args, Opt};
 use crate::discovery;
 use crate::exit::Error;
+use crate::output::write_both;
 use crate::received::Received;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -46,7 +47,7 @@ impl Session {
         let frame =
             request.to_frame().map_err(|error| Error::usage(&error.to_string(), "shorten what is sent"))?;
         if self.greeted {
-            self.send(&frame)?;
+            self.send(&frame, &[])?;
         } else {
             self.greet(&frame, request.carries_secret())?;
         }
@@ -74,14 +75,10 @@ impl Session {
 
     /// Sends hello and `frame` at once, or, where that is `secret`, only once the agent is known.
     fn say_hello(&mut self, hello: Hello, frame: &[u8], secret: bool) -> Result<HelloReply, Error> {
-        if !secret {
-            self.send(&[&hello.to_frame(), frame].concat())?;
-            return self.hello_reply();
-        }
-        self.send(&hello.to_frame())?;
+        self.send(&hello.to_frame(), if secret { &[] } else { frame })?;
         let reply = self.hello_reply()?;
-        if matches!(reply, HelloReply::Welcome { .. }) {
-            self.send(frame)?;
+        if secret && matches!(reply, HelloReply::Welcome { .. }) {
+            self.send(frame, &[])?;
         }
         Ok(reply)
     }
@@ -106,8 +103,9 @@ impl Session {
         Ok(())
     }
 
-    fn send(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        match self.wire.write_all(bytes) {
+    fn send(&mut self, first: &[u8], second: &[u8]) -> Result<(), Error> {
+        // Only reading sets a timeout of its own: what we send fits into the buffer of the socket.
+        match write_both(&mut self.wire.stream, first, second) {
             // What the agent said before it hung up is still there to be read.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
             sent => sent.map_err(|error| broken(&error)),
@@ -132,17 +130,6 @@ impl Read for Wire {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         self.stream.set_timeout(self.time_left()?)?;
         self.stream.read(room)
-    }
-}
-
-impl Write for Wire {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.stream.set_timeout(self.time_left()?)?;
-        self.stream.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.stream.flush()
     }
 }
 

@@ -6,8 +6,8 @@ use std::fs::File;
 use std::path::Path;
 
 use dph_agent_protocol::{
-    Add, Added, Bytes, Certificate, ErrorCode, PlatformKind, Prepare, Prepared, RefreshMode, Reply, Request,
-    Secret, Settings, Trust,
+    Add, Added, Certificate, ErrorCode, PlatformKind, Prepare, Prepared, RefreshMode, Reply, Request, Secret,
+    Settings, Trust,
 };
 
 use crate::cli::{Args, Command, Opt};
@@ -18,6 +18,7 @@ use crate::prompt;
 use crate::secret::{self, cannot_read_file};
 use crate::session::{Session, unexpected_reply};
 use crate::time::{rfc3339, spell_duration};
+use crate::wiped::Wiped;
 
 pub(crate) const ADD: Command = Command {
     name: "add",
@@ -260,7 +261,7 @@ fn tell_all(args: &Args, notes: &[String]) {
     }
 }
 
-fn render_json(added: &Added) -> Bytes {
+fn render_json(added: &Added) -> Wiped {
     let mut json = Json::with_capacity(256);
     json.object("").text("profile", &added.profile).boolean("verified", added.verified);
     json.optional_number("token_life", added.token_life_ms.map(|ms| ms / 1000)).close("}");

@@ -1,12 +1,13 @@
 //! `list`, `default`, `refresh`: the profiles.
 
-use dph_agent_protocol::{Bytes, ErrorCode, Listing, Page, ProfileEntry, Reply, Request, Selector, Waiting};
+use dph_agent_protocol::{ErrorCode, Listing, Page, ProfileEntry, Reply, Request, Selector, Waiting};
 
 use crate::cli::{Args, Command, Opt, profile_name};
 use crate::exit::Error;
 use crate::json::Json;
 use crate::output::{self, visible};
 use crate::session::{Session, unexpected_reply};
+use crate::wiped::Wiped;
 
 pub(crate) const LIST: Command = Command {
     name: "list",
@@ -75,7 +76,7 @@ fn render_table(listing: &Listing) -> String {
     table
 }
 
-fn render_json(listing: &Listing) -> Bytes {
+fn render_json(listing: &Listing) -> Wiped {
     let mut json = Json::with_capacity(1024);
     json.array("");
     for profile in &listing.profiles {

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use dph_agent_protocol::{
-    AgentStatus, Bytes, ErrorCode, KeyState, LastError, Page, ProfileEntry, ProfileStatus, Reply, Request,
+    AgentStatus, ErrorCode, KeyState, LastError, Page, ProfileEntry, ProfileStatus, Reply, Request,
     StatusRequest, Statuses, TokenState,
 };
 
@@ -14,6 +14,7 @@ use crate::json::Json;
 use crate::output::{self, visible};
 use crate::session::{Session, unexpected_reply};
 use crate::time::rfc3339;
+use crate::wiped::Wiped;
 
 pub(crate) const STATUS: Command = Command {
     name: "status",
@@ -151,7 +152,7 @@ fn when(word: &str, seconds: Option<i64>) -> String {
     seconds.map(|seconds| word.to_owned() + &rfc3339(seconds)).unwrap_or_default()
 }
 
-fn render_json(statuses: &Statuses) -> Bytes {
+fn render_json(statuses: &Statuses) -> Wiped {
     let mut json = Json::with_capacity(4096);
     json.object("");
     add_agent(&mut json, &statuses.agent);

@@ -1,6 +1,8 @@
 //! `token`: a bearer token in the shape that the caller needs.
 
-use dph_agent_protocol::{Bytes, ErrorCode, Reply, Request, Token, TokenRequest, Warning};
+use std::mem::ManuallyDrop;
+
+use dph_agent_protocol::{ErrorCode, Reply, Request, Token, TokenRequest, Warning};
 
 use crate::cli::{Args, Command, Opt};
 use crate::exit::Error;
@@ -8,6 +10,7 @@ use crate::json::Json;
 use crate::output;
 use crate::secret;
 use crate::session::{Session, unexpected_reply};
+use crate::wiped::Wiped;
 
 pub(crate) const TOKEN: Command = Command {
     name: "token",
@@ -33,16 +36,18 @@ fn run(args: &Args) -> Result<(), Error> {
     let default = if args.has(Opt::Json) { Format::Json } else { Format::Raw };
     let format = args.choice(Opt::Format, FORMATS)?.unwrap_or(default);
     let mut request = request(args)?;
-    let mut session = Session::open(args)?;
+    // What ends now gives its memory back to the kernel, which clears it: wiping would take as long again.
+    let mut session = ManuallyDrop::new(Session::open(args)?);
     request.deadline_ms = session.deadline_ms();
     let Reply::Token(token) = session.ask(&Request::Token(request))? else { return Err(unexpected_reply()) };
+    let token = ManuallyDrop::new(token);
     if matches!(format, Format::Header | Format::Curl) {
         check(&token)?;
     }
     if let Some(warning) = token.warning {
         output::warn(args, &describe(warning, &token.profile));
     }
-    output::print(&format.render(&token))
+    format.print(&token)
 }
 
 fn request(args: &Args) -> Result<TokenRequest, Error> {
@@ -84,31 +89,31 @@ fn describe(warning: Warning, profile: &str) -> String {
 }
 
 impl Format {
-    fn render(self, token: &Token) -> Bytes {
+    fn print(self, token: &Token) -> Result<(), Error> {
         let text = token.token.expose();
         match self {
-            Self::Raw => joined(&[text, "\n"]),
-            Self::Header => joined(&["Authorization: Bearer ", text, "\n"]),
-            Self::Curl => render_curl(text, token.ca_file.as_deref()),
-            Self::Json => render_json(token),
+            Self::Raw => output::print_both(text.as_bytes(), b"\n"),
+            Self::Header => output::print(&render_header(text)),
+            Self::Curl => output::print(&render_curl(text, token.ca_file.as_deref())),
+            Self::Json => output::print(&render_json(token)),
         }
     }
 }
 
-/// Joins `parts` in room of just their length: growing would leave a copy of a secret behind.
-fn joined(parts: &[&str]) -> Bytes {
-    let mut bytes = Bytes::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
-    for part in parts {
-        bytes.extend_from_slice(part.as_bytes());
+fn render_header(token: &str) -> Wiped {
+    // Room for all of it: growing would leave a copy behind.
+    let mut header = Wiped(Vec::with_capacity(32 + token.len()));
+    for part in ["Authorization: Bearer ", token, "\n"] {
+        header.extend_from_slice(part.as_bytes());
     }
-    bytes
+    header
 }
 
 /// Returns lines for `curl --config`.
-fn render_curl(token: &str, ca_file: Option<&str>) -> Bytes {
+fn render_curl(token: &str, ca_file: Option<&str>) -> Wiped {
     // Escaping doubles a text at worst.
     let room = 64 + 2 * (token.len() + ca_file.map_or(0, str::len));
-    let mut config = Bytes::new(Vec::with_capacity(room));
+    let mut config = Wiped(Vec::with_capacity(room));
     push_curl_line(&mut config, "header = \"Authorization: Bearer ", token);
     if let Some(ca_file) = ca_file {
         push_curl_line(&mut config, "cacert = \"", ca_file);
@@ -116,7 +121,7 @@ fn render_curl(token: &str, ca_file: Option<&str>) -> Bytes {
     config
 }
 
-fn push_curl_line(config: &mut Bytes, start: &str, text: &str) {
+fn push_curl_line(config: &mut Wiped, start: &str, text: &str) {
     config.extend_from_slice(start.as_bytes());
     for byte in text.bytes() {
         match byte {
@@ -128,17 +133,20 @@ fn push_curl_line(config: &mut Bytes, start: &str, text: &str) {
     config.extend_from_slice(b"\"\n");
 }
 
-fn render_json(token: &Token) -> Bytes {
-    let text = token.token.expose();
-    let username = token.username.as_deref();
-    // Escaping makes six bytes of one at worst, and two of one in a token.
-    let room = 256 + 2 * text.len() + 6 * (token.url.len() + username.map_or(0, str::len));
-    let mut json = Json::with_capacity(room);
-    json.object("").text("token", text).text("type", "Bearer").text("profile", &token.profile);
-    json.text("url", &token.url).optional_text("username", username);
+fn render_json(token: &Token) -> Wiped {
+    let mut json = Json::with_capacity(room_for(token));
+    json.object("").text("token", token.token.expose()).text("type", "Bearer");
+    json.text("profile", &token.profile).text("url", &token.url);
+    json.optional_text("username", token.username.as_deref());
     json.time("expires_at", token.expires_at);
     json.optional_number("expires_in", token.expires_in_ms.map(|ms| ms / 1000)).close("}");
     json.finish()
+}
+
+/// Returns how long the JSON of `token` is at most. Escaping makes two bytes of one in a token, six elsewhere.
+fn room_for(token: &Token) -> usize {
+    let username = token.username.as_ref().map_or(0, String::len);
+    256 + 2 * token.token.expose().len() + 6 * (token.profile.len() + token.url.len() + username)
 }
 
 #[cfg(test)]
@@ -155,27 +163,37 @@ mod tests {
             username: None,
             expires_at: Some(0),
             expires_in_ms: Some(1999),
-            ca_file: Some("/etc/a\"b\\c\nd.pem".into()),
+            ca_file: None,
             warning: None,
         }
     }
 
-    fn rendered(format: Format) -> String {
-        let bytes = format.render(&token("ey\"J"));
-        assert!(bytes.len() <= bytes.capacity());
-        String::from_utf8(bytes.to_vec()).unwrap()
+    fn text(bytes: &Wiped) -> &str {
+        str::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn each_format_has_its_shape() {
-        assert_eq!(rendered(Format::Raw), "ey\"J\n");
-        assert_eq!(rendered(Format::Header), "Authorization: Bearer ey\"J\n");
+    fn header_is_one_line() {
+        assert_eq!(text(&render_header("ey.J")), "Authorization: Bearer ey.J\n");
+    }
+
+    #[test]
+    fn curl_takes_back_what_is_quoted() {
         assert_eq!(
-            rendered(Format::Curl),
+            text(&render_curl("ey\"J", Some("/etc/a\"b\\c\nd.pem"))),
             "header = \"Authorization: Bearer ey\\\"J\"\ncacert = \"/etc/a\\\"b\\\\c\\nd.pem\"\n"
         );
+    }
+
+    #[test]
+    fn json_has_every_member_and_does_not_outgrow_its_room() {
+        let mut full = token(&"\"\\".repeat(1000));
+        full.url = "\u{1}".repeat(100);
+        full.username = Some("\u{1}".repeat(100));
+        let rendered = render_json(&full);
+        assert_eq!(rendered.capacity(), room_for(&full));
         assert_eq!(
-            rendered(Format::Json),
+            text(&render_json(&token("ey\"J"))),
             concat!(
                 r#"{"token":"ey\"J","type":"Bearer","profile":"prod","url":"https://cpd.example.com","username":null,"#,
                 r#""expires_at":"1970-01-01T00:00:00Z","expires_in":1}"#,
