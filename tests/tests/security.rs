@@ -28,7 +28,10 @@ fn platform() -> MockPlatform {
 }
 
 fn profile(home: &Home, platform: &MockPlatform, source: &str) -> String {
-    let ca = platform.write_ca(&home.path("."));
+    // A folder for each platform's own.
+    let folder = home.path(platform.url().rsplit(':').next().unwrap());
+    fs::create_dir_all(&folder).unwrap();
+    let ca = platform.write_ca(&folder);
     format!(
         "[profiles.prod]\nplatform = \"software-hub\"\nurl = \"{}\"\nusername = \"alice\"\nca-file = \"{}\"\nkey-source = '{source}'\n",
         platform.url(),
@@ -107,10 +110,7 @@ fn a_configuration_changed_behind_the_agents_back_never_gets_the_key_sent_there(
             home.client_with(&["add", "--profile", "prod", "--key-stdin"], KEY).unwrap();
         }
         home.client(&["token"]).unwrap();
-        let evil_ca = home.path("evil.pem");
-        fs::copy(evil.write_ca(&home.path("run")), &evil_ca).unwrap();
-        let changed = profile(&home, &good, &source).replace(&good.url(), &evil.url());
-        home.write_config(&changed.replace("ca.pem", "evil.pem"));
+        home.write_config(&profile(&home, &evil, &source));
         agent.signal(Signal::HUP);
         wait_until("the change is in force", || home.client(&["list"]).out.contains(&evil.url()));
         let refused = home.client(&["token"]);

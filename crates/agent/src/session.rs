@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use dph_agent_ipc::{Connection, Peer, Uid};
 use dph_agent_protocol::frame::{HEADER_LEN, Header};
-use dph_agent_protocol::{DecodeError, ErrorCode, Failure, Hello, HelloReply, Reply, Request};
+use dph_agent_protocol::version::HELLO;
+use dph_agent_protocol::{
+    DecodeError, ErrorCode, FRAME_TIMEOUT, Failure, HELLO_TIMEOUT, Hello, HelloReply, IDLE_TIMEOUT,
+    REPLY_TIMEOUT, Reply, Request,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tracing::debug;
@@ -16,14 +20,8 @@ use crate::error::{Chain, Problem};
 use crate::handle::{Desk, handle};
 use crate::sessions::Seat;
 
-/// How long a client may take to say hello.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long the rest of a frame may take once it has begun.
-const FRAME_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to take a reply.
-const REPLY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a connection may stay silent between requests.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// Times that a client may name a version before the agent gives up on it.
+const HELLO_TRIES: usize = 2;
 
 /// A frame that was read; its body is wiped when dropped.
 struct Frame {
@@ -78,26 +76,25 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Settles on a version. A client that cannot be understood gets one more try.
+    /// Settles on a version. A client that cannot be understood gets one more try; what it sent behind
+    /// the hello that was not understood is read past.
     async fn hello(&mut self) -> Result<(), SessionError> {
-        for _try in 0..2 {
-            let header = self.header().await?.ok_or(SessionError::NoHello)?;
+        let mut tries = 0;
+        while let Some(header) = self.header().await? {
             let frame = self.body(header).await?;
-            let hello = Hello::parse(frame.kind, &frame.body).ok_or(SessionError::NoHello)?;
-            let answer = hello.answer();
+            if tries > 0 && frame.kind != HELLO {
+                continue;
+            }
+            let answer = Hello::parse(frame.kind, &frame.body).ok_or(SessionError::NoHello)?.answer();
             self.write(&answer.to_frame()).await?;
+            tries += 1;
             match answer {
                 HelloReply::Welcome { .. } => return Ok(()),
-                HelloReply::Mismatch { .. } => self.discard_frame().await?,
+                HelloReply::Mismatch { .. } if tries < HELLO_TRIES => {}
+                HelloReply::Mismatch { .. } => break,
             }
         }
         Err(SessionError::NoHello)
-    }
-
-    /// Reads past the frame behind a hello that was not understood.
-    async fn discard_frame(&mut self) -> Result<(), SessionError> {
-        let header = self.header().await?.ok_or(SessionError::NoHello)?;
-        self.body(header).await.map(drop)
     }
 
     async fn next_header(&mut self) -> Result<Option<Header>, SessionError> {
