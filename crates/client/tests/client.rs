@@ -443,6 +443,32 @@ fn key_from_standard_input_is_handed_over_after_the_settings_were_checked() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
+fn key_stands_in_no_argument_and_no_variable() {
+    let (sender, seen) = mpsc::channel();
+    let agent = FakeAgent::handling(move |mut stream| {
+        read_hello(&mut stream);
+        stream.write_all(&WELCOME.to_frame()).unwrap();
+        let reply = match read_request(&mut stream) {
+            Some(Request::Prepare(_)) => prepared(),
+            _ => failure(ErrorCode::KEY_REFUSED),
+        };
+        let pid = rustix::net::sockopt::socket_peercred(&stream).unwrap().pid.as_raw_nonzero();
+        let public =
+            ["cmdline", "environ", "comm"].map(|name| std::fs::read(format!("/proc/{pid}/{name}")).unwrap());
+        sender.send(String::from_utf8(public.concat()).unwrap()).unwrap();
+        stream.write_all(&reply.to_frame().unwrap()).unwrap();
+    });
+    assert_eq!(run_with_input(&mut agent.client("add --key-stdin"), "the-api-key\n").status, 6);
+    let public: Vec<_> = seen.try_iter().collect();
+    assert_eq!(public.len(), 2);
+    assert!(
+        public.iter().all(|text| text.contains("--key-stdin") && !text.contains("the-api-key")),
+        "{public:?}"
+    );
+}
+
+#[test]
 fn key_file_may_be_what_ibm_cloud_gives_and_should_be_private() {
     use std::os::unix::fs::PermissionsExt;
 
