@@ -242,12 +242,16 @@ async fn add(request: Add, desk: &Desk) -> Result<Reply, Problem> {
         Ok((key, bought))
     };
     let (key, bought) = within(request.deadline_ms, proof, "the proof of the key").await?;
-    let notes = notes_on(&profile, &Settings::default());
     let life = bought.as_ref().and_then(|bought| bought.life);
     let verified = bought.is_some();
     keep(&profile, exists, request.settings, binding, (key, bought), desk).await?;
     info!(profile = %name, verified, "a key was added");
-    Ok(Reply::Added(Added { profile: name.to_string(), verified, token_life_ms: life.map(millis), notes }))
+    Ok(Reply::Added(Added {
+        profile: name.to_string(),
+        verified,
+        token_life_ms: life.map(millis),
+        notes: Vec::new(),
+    }))
 }
 
 /// Returns the key that came with the request, if the profile's source wants one.

@@ -1,5 +1,6 @@
 //! A story in one minute: a key is handed over once, and a script has good tokens ever after.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, Read as _};
 use std::process::Stdio;
@@ -96,9 +97,8 @@ pub(crate) fn demo() -> io::Result<()> {
 /// # Errors
 ///
 /// When there is no answer.
-pub(crate) fn call() -> io::Result<()> {
-    let mut arguments = std::env::args().skip(2);
-    let (Some(url), Some(ca)) = (arguments.next(), arguments.next()) else {
+pub(crate) fn call(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
+    let (Some(Ok(url)), Some(ca)) = (arguments.next().map(OsString::into_string), arguments.next()) else {
         return Err(io::Error::other("usage: call URL CA"));
     };
     let mut token = String::new();

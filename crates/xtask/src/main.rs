@@ -32,6 +32,9 @@ fn run(mut parser: Parser) -> io::Result<()> {
     let (mut task, mut quick) = (None, false);
     while let Some(argument) = parser.next().map_err(io::Error::other)? {
         match argument {
+            Arg::Value(word) if word == "call" => {
+                return demo::call(parser.raw_args().map_err(io::Error::other)?);
+            }
             Arg::Value(word) if task.is_none() => task = word.into_string().ok(),
             Arg::Long("quick") => quick = true,
             Arg::Value(_) | Arg::Long(_) | Arg::Short(_) => {
@@ -42,7 +45,6 @@ fn run(mut parser: Parser) -> io::Result<()> {
     match task.as_deref() {
         Some("demo") => demo::demo(),
         Some("bench") => bench::bench(quick),
-        Some("call") => demo::call(),
         _ => {
             print!("{HELP}");
             Ok(())
