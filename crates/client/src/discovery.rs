@@ -14,7 +14,7 @@ use crate::session::{sudo_hint, timed_out};
 type Place = (Option<Rule>, Result<Endpoint, EndpointError>);
 
 /// Connects to the agent that `args` or the environment name.
-pub(crate) fn find_agent(args: &Args, deadline: Instant) -> Result<(Endpoint, Stream), Error> {
+pub(crate) fn find_agent(args: &Args, deadline: Instant) -> Result<Stream, Error> {
     let mut search = Search { args, deadline, tried: String::new(), dead_variable: false };
     if let Some(path) = args.raw(Opt::Socket) {
         return search.run(&mut iter::once((None, Endpoint::new(path))));
@@ -33,11 +33,11 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
-    fn run(&mut self, places: &mut dyn Iterator<Item = Place>) -> Result<(Endpoint, Stream), Error> {
+    fn run(&mut self, places: &mut dyn Iterator<Item = Place>) -> Result<Stream, Error> {
         for (rule, endpoint) in places {
             let (endpoint, error) = match endpoint {
                 Ok(endpoint) => match self.connect(&endpoint) {
-                    Ok(stream) => return Ok((endpoint, stream)),
+                    Ok(stream) => return Ok(stream),
                     Err(error) => (Some(endpoint), error),
                 },
                 Err(error) => (None, ConnectError::UnsafeFolder(error)),

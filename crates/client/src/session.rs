@@ -4,7 +4,7 @@ use std::env;
 use std::io::{self, Read};
 use std::time::{Duration, Instant};
 
-use dph_agent_ipc::{Endpoint, Stream};
+use dph_agent_ipc::Stream;
 use dph_agent_protocol::{ErrorCode, Hello, HelloReply, MAX_DEADLINE_MS, Reply, Request, version};
 
 use crate::cli::{Args, Opt};
@@ -20,7 +20,6 @@ const RETURN_TIME: Duration = Duration::from_millis(200);
 
 /// A connection to the agent.
 pub(crate) struct Session {
-    endpoint: Endpoint,
     wire: Wire,
     received: Received,
     greeted: bool,
@@ -31,9 +30,8 @@ impl Session {
     pub(crate) fn open(args: &Args) -> Result<Self, Error> {
         let timeout = args.duration(Opt::Timeout)?.unwrap_or(DEFAULT_TIMEOUT);
         let deadline = Instant::now() + timeout.min(Duration::from_millis(MAX_DEADLINE_MS.into()));
-        let (endpoint, stream) = discovery::find_agent(args, deadline)?;
-        let wire = Wire { stream, deadline };
-        Ok(Self { endpoint, wire, received: Received::new(), greeted: false })
+        let wire = Wire { stream: discovery::find_agent(args, deadline)?, deadline };
+        Ok(Self { wire, received: Received::new(), greeted: false })
     }
 
     /// Returns how long the agent may take from now on, in milliseconds.
@@ -63,7 +61,6 @@ impl Session {
     fn greet(&mut self, frame: &[u8], secret: bool) -> Result<(), Error> {
         if let HelloReply::Mismatch { min, max } = self.say_hello(Hello::OURS, frame, secret)? {
             let encoded = common_version(min, max).ok_or_else(|| no_common_version(min, max))?;
-            self.reconnect()?;
             match self.say_hello(Hello { encoded, ..Hello::OURS }, frame, secret)? {
                 HelloReply::Welcome { .. } => {}
                 HelloReply::Mismatch { min, max } => return Err(no_common_version(min, max)),
@@ -92,15 +89,6 @@ impl Session {
                 _ => Err(misunderstood("what listens there is no dph-agent")),
             },
         }
-    }
-
-    fn reconnect(&mut self) -> Result<(), Error> {
-        let left = self.wire.time_left().map_err(|error| broken(&error))?;
-        self.wire.stream = Stream::connect(&self.endpoint, left).map_err(|error| {
-            Error::new(ErrorCode::FAILED, &format!("the agent is gone: {error}"), "try again")
-        })?;
-        self.received = Received::new();
-        Ok(())
     }
 
     fn send(&mut self, first: &[u8], second: &[u8]) -> Result<(), Error> {
