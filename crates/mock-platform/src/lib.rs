@@ -16,6 +16,7 @@
 //! generates an API key kills the old one; unless a test allows it, calling it fails the test.
 
 mod answer;
+mod caller;
 mod data_products;
 mod endpoint;
 mod ibm_cloud;
@@ -41,6 +42,7 @@ use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
 
+pub use caller::call;
 pub use endpoint::Endpoint;
 pub use random::api_key;
 pub use recorded::Recorded;
