@@ -72,8 +72,8 @@ fn profile_problem(profile: &ProfileStatus) -> Option<Error> {
     let name = &profile.entry.name;
     let code = key_problem(profile.key_state).or_else(|| token_problem(profile))?;
     let problem = match &profile.last_error {
-        Some(error) if error.code == code => &error.message,
-        _ => profile.key_state.word().unwrap_or("its key does not work"),
+        Some(error) if error.code == code => error.message.clone(),
+        _ => format!("its key is in the state `{}`", profile.key_state),
     };
     Some(Error::new(code, &format!("profile `{name}`: {problem}"), &next_step(code, name)))
 }
