@@ -115,7 +115,11 @@ impl MockPlatform {
         let identity = if options.self_signed { Identity::self_signed()? } else { Identity::signed()? };
         let tls = (!options.plain_http).then(|| identity.server_config()).transpose()?;
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let port = runtime.block_on(async { Port::open(options.port.unwrap_or(0)) })?;
+        // Entered and not blocked on, so that a test that is itself asynchronous can start a platform.
+        let port = {
+            let _entered = runtime.enter();
+            Port::open(options.port.unwrap_or(0))?
+        };
         let scheme = if options.plain_http { "http" } else { "https" };
         let url = format!("{scheme}://localhost:{}", port.number()?);
         let shared = Arc::new(Shared::new(State::new(&options), options.on_answer));

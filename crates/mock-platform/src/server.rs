@@ -148,9 +148,10 @@ pub(crate) async fn run(
                     report(&done);
                 }
             },
-            Ok(stream) = port.accept() => {
+            // A peer may be gone before it is accepted; the next one is served all the same.
+            accepted = port.accept() => if let Ok(stream) = accepted {
                 connections.spawn(connection(stream, tls.clone(), Arc::clone(&shared)));
-            }
+            },
             Some(_) = connections.join_next() => {}
         }
     }

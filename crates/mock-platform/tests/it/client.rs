@@ -55,21 +55,45 @@ pub(crate) fn authorize(platform: &MockPlatform, username: &str, api_key: &str) 
     post(platform, "/icp4d-api/v1/authorize", JSON, &body.to_string())
 }
 
+/// Returns how many bytes of the body came until the connection ended, and how many were announced.
+pub(crate) fn exchange_unchecked(stream: &mut (impl Read + Write), head: &str) -> (usize, usize) {
+    let mut received = Vec::new();
+    send(stream, head, "").unwrap();
+    stream.read_to_end(&mut received).unwrap();
+    let response = split(&received).unwrap();
+    (response.body.len(), response.header("content-length").unwrap().parse().unwrap())
+}
+
+/// Sends a request on `stream` and returns how many bytes of the answer came, at most `len`.
+pub(crate) fn read_at_least(stream: &mut (impl Read + Write), head: &str, len: u64) -> u64 {
+    send(stream, head, "").unwrap();
+    io::copy(&mut stream.take(len), &mut io::sink()).unwrap()
+}
+
 /// Sends a request on `stream` and reads the answer up to the end that its headers announce.
 pub(crate) fn exchange(mut stream: impl Read + Write, head: &str, body: &str) -> io::Result<Response> {
-    stream.write_all(format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}").as_bytes())?;
+    send(&mut stream, head, body)?;
     let mut received = Vec::new();
     stream.read_to_end(&mut received)?;
     parse(&received).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
 }
 
+fn send(stream: &mut impl Write, head: &str, body: &str) -> io::Result<()> {
+    stream.write_all(format!("{head}Host: localhost\r\nConnection: close\r\n\r\n{body}").as_bytes())
+}
+
+/// Returns the response in `received` if the whole of its body is there.
 fn parse(received: &[u8]) -> Option<Response> {
+    let response = split(received)?;
+    let announced = response.header("content-length").and_then(|len| len.parse().ok());
+    announced.is_none_or(|len: usize| len == response.body.len()).then_some(response)
+}
+
+fn split(received: &[u8]) -> Option<Response> {
     let end = received.windows(4).position(|window| window == b"\r\n\r\n")?;
     let head = String::from_utf8(received[..end].to_vec()).ok()?;
     let status = head.split(' ').nth(1)?.parse().ok()?;
-    let response = Response { status, head, body: received[end + 4..].to_vec() };
-    let announced = response.header("content-length").and_then(|len| len.parse().ok());
-    announced.is_none_or(|len: usize| len == response.body.len()).then_some(response)
+    Some(Response { status, head, body: received[end + 4..].to_vec() })
 }
 
 /// Connects with the mock's authority as the only one that is trusted.
@@ -87,7 +111,11 @@ pub(crate) fn connect(platform: &MockPlatform) -> io::Result<StreamOwned<ClientC
 }
 
 pub(crate) fn tcp(platform: &MockPlatform) -> io::Result<TcpStream> {
-    let port = platform.url().rsplit(':').next().unwrap().parse::<u16>().unwrap();
+    tcp_to(&platform.url())
+}
+
+pub(crate) fn tcp_to(url: &str) -> io::Result<TcpStream> {
+    let port = url.rsplit(':').next().unwrap().parse::<u16>().unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(LONG))?;
     Ok(stream)

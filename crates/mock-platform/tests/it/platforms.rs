@@ -11,18 +11,18 @@ use crate::client::{FORM, JSON, Response, authorize, get, post};
 
 const DATA_PRODUCTS: &str = "/data_product_exchange/v1/data_products?limit=1";
 
-fn with_alice() -> MockPlatform {
+pub(crate) fn with_alice() -> MockPlatform {
     let platform = MockPlatform::start();
     platform.add_user("alice", "alices-key");
     platform
 }
 
-fn alices_token(platform: &MockPlatform) -> String {
+pub(crate) fn alices_token(platform: &MockPlatform) -> String {
     let body = authorize(platform, "alice", "alices-key").unwrap().json();
     body["token"].as_str().unwrap().to_owned()
 }
 
-fn claims(token: &str) -> Value {
+pub(crate) fn claims(token: &str) -> Value {
     let part = token.split('.').nth(1).unwrap();
     serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(part).unwrap()).unwrap()
 }
