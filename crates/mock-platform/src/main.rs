@@ -160,5 +160,7 @@ fn termination() -> io::Result<impl Future<Output = ()>> {
 #[cfg(windows)]
 fn termination() -> io::Result<impl Future<Output = ()>> {
     let mut interrupt = tokio::signal::windows::ctrl_c()?;
-    Ok(async move { drop(interrupt.recv().await) })
+    Ok(async move {
+        let _interrupted = interrupt.recv().await;
+    })
 }
