@@ -59,6 +59,10 @@ enum Command {
     CheckConfig,
 }
 
+/// Stack of the threads that wait for disks and name servers. The default of 2 MiB is a huge page to
+/// Linux, which then gives each thread all of it at the first touch.
+const THREAD_STACK: usize = 512 * 1024;
+
 fn main() -> ExitCode {
     if let Err(error) = harden::harden() {
         return fail(
@@ -92,7 +96,8 @@ fn run(how: How, paths: Paths) -> ExitCode {
     if how.background {
         start::leave_session();
     }
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = match runtime.enable_all().thread_stack_size(THREAD_STACK).build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(&format!("cannot start: {error}"), "look at the system's limits"),
     };

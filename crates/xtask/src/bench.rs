@@ -85,6 +85,11 @@ fn round_trips(client: &Path, bed: &Bed) -> io::Result<()> {
     let (in_c, compiler) = client_in_c::build(bed)?;
     let ours = || {
         let mut command = bed.command(client);
+        command.arg("token").arg("--socket").arg(bed.socket());
+        command
+    };
+    let searching = || {
+        let mut command = bed.command(client);
         command.arg("token");
         command
     };
@@ -97,6 +102,8 @@ fn round_trips(client: &Path, bed: &Bed) -> io::Result<()> {
         (Ok(ours), Ok(floor)) => {
             bar("client, instructions of `token`", ours, CLIENT_INSTRUCTIONS, "instructions");
             ratio(&format!("  to the client in C ({compiler})"), ours, floor);
+            let searching = instructions(&searching())?;
+            println!("{:<44} {searching:>10} instructions", "  the same, looking for the agent");
         }
         (Err(error), _) | (_, Err(error)) => println!("SKIPPED: instructions were not counted: {error}"),
     }
