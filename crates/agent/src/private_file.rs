@@ -1,8 +1,15 @@
 //! Files that are the user's alone from their first moment, and replaced whole or not at all.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io;
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+/// How long another process may hold a lock before whoever waits for it gives up.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Pause between two tries to take a lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// Creates the folder of `path` with its parents, for the user alone, if it is not there.
 ///
@@ -27,6 +34,48 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
     options().create(true).truncate(false).open(path)
 }
 
+/// Reads a regular file of at most `max_len` bytes, without waiting at a pipe or a device.
+///
+/// # Errors
+///
+/// As the system says, or when it is no regular file or longer than that.
+pub fn read_regular(path: &Path, max_len: usize) -> io::Result<Vec<u8>> {
+    let file = open_without_waiting(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut content = Vec::new();
+    // One byte more than allowed shows that there is more.
+    file.take(max_len as u64 + 1).read_to_end(&mut content)?;
+    if content.len() > max_len {
+        let message = format!("it is longer than {max_len} bytes");
+        return Err(io::Error::new(ErrorKind::FileTooLarge, message));
+    }
+    Ok(content)
+}
+
+/// Takes the lock that is the file `path`, which is created if need be; dropping the file releases it.
+/// It blocks its thread while another process holds the lock, for two seconds at most.
+///
+/// # Errors
+///
+/// As the system says, or [`ErrorKind::TimedOut`] when the lock is not released in time.
+pub fn lock(path: &Path) -> io::Result<File> {
+    let file = open_or_create(path)?;
+    let end = Instant::now() + LOCK_TIMEOUT;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) if Instant::now() < end => sleep(LOCK_PAUSE),
+            Err(TryLockError::WouldBlock) => {
+                let message = format!("another process holds the lock `{}`", path.display());
+                return Err(io::Error::new(ErrorKind::TimedOut, message));
+            }
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
 /// Replaces the content of `path` in one step: after a crash it has the old content or the new.
 /// A symbolic link stays one.
 ///
@@ -48,6 +97,18 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     written
 }
 
+/// Opens a file for reading; a pipe that nobody writes to is opened, too, instead of waited for.
+fn open_without_waiting(path: &Path) -> io::Result<File> {
+    let mut options = File::options();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        &mut options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
+    options.open(path)
+}
+
 fn draft_of(target: &Path) -> std::path::PathBuf {
     let mut name = target.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.{}.new", std::process::id(), fastrand::u32(..)));
@@ -60,4 +121,44 @@ fn options() -> OpenOptions {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     options
+}
+
+#[cfg(unix)]
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, Mode, mkfifoat};
+
+    use super::*;
+
+    #[test]
+    fn a_regular_file_is_read_up_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "12345").unwrap();
+        assert_eq!(read_regular(&path, 5).unwrap(), b"12345");
+        assert_eq!(read_regular(&path, 4).unwrap_err().to_string(), "it is longer than 4 bytes");
+    }
+
+    #[test]
+    fn a_pipe_a_device_or_a_folder_is_refused_without_waiting() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
+            let error = read_regular(path, 5).unwrap_err().to_string();
+            assert_eq!(error, "it is not a regular file", "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_lock_that_is_not_released_is_given_up_and_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let held = lock(&path).unwrap();
+        let error = lock(&path).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::TimedOut);
+        assert!(error.to_string().contains(&path.display().to_string()), "{error}");
+        drop(held);
+        lock(&path).unwrap();
+    }
 }
