@@ -179,6 +179,11 @@ pub fn place(surroundings: &Surroundings) -> Result<Endpoint, EndpointError> {
     sys::place(surroundings)
 }
 
+/// Returns the places that [`place`] leaves aside because they cannot be used, with what is wrong there.
+pub fn passed_over(surroundings: &Surroundings) -> impl Iterator<Item = (Rule, EndpointError)> {
+    sys::passed_over(surroundings)
+}
+
 /// Makes the folder of an explicitly named socket, or checks the one that is there: it must be
 /// ours or root's, and nobody else may write to it. Pipes have no folder.
 ///

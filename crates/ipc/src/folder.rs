@@ -37,9 +37,10 @@ pub(crate) fn check_private_if_there(folder: &Path) -> Result<(), EndpointError>
     }
 }
 
-/// Returns whether `folder`, or what it links to, is this user's and only they can write to it.
-pub(crate) fn is_own(folder: &Path) -> bool {
-    folder.canonicalize().is_ok_and(|folder| check_own(&folder, WRITE_BY_OTHERS).is_ok())
+/// Checks that `folder`, or what it links to, is this user's and only they can write to it.
+pub(crate) fn check_own_target(folder: &Path) -> Result<(), EndpointError> {
+    let target = folder.canonicalize().map_err(|source| unusable(folder, source))?;
+    check_own(&target, WRITE_BY_OTHERS)
 }
 
 /// Checks that `folder` is this user's and grants others none of the permissions in `denied`.

@@ -22,7 +22,7 @@ use unix as sys;
 use windows as sys;
 
 pub use endpoint::{
-    Candidate, Endpoint, EndpointError, Rule, Surroundings, candidates, place, prepare_folder,
+    Candidate, Endpoint, EndpointError, Rule, Surroundings, candidates, passed_over, place, prepare_folder,
 };
 pub use error::ConnectError;
 pub use peer::{Accepted, Peer, Uid};

@@ -143,6 +143,14 @@ pub(crate) fn user_temp() -> Option<OsString> {
     None
 }
 
+/// Returns the places that [`place`] leaves aside, with what is wrong with each.
+pub(crate) fn passed_over(surroundings: &Surroundings) -> impl Iterator<Item = (Rule, EndpointError)> {
+    let relative = surroundings.runtime_dir.as_ref().filter(|dir| Path::new(dir).is_relative());
+    let relative = relative.map(|dir| (Rule::RuntimeDir, EndpointError::Invalid { path: dir.into() }));
+    let below_own = places(surroundings).take_while(|place| place.rule != Rule::Tmp);
+    relative.into_iter().chain(below_own.map_while(|place| Some((place.rule, place.check().err()?))))
+}
+
 /// Where the socket may be, and the rule that led there.
 struct Place {
     rule: Rule,
@@ -175,10 +183,10 @@ impl Place {
         Endpoint::new(self.socket)
     }
 
-    /// Returns whether the agent can make its folder and its socket there.
-    fn is_usable(&self) -> bool {
-        let parent = folder_of(&self.socket).parent();
-        parent.is_some_and(folder::is_own) && check_name(&self.socket).is_ok()
+    /// Checks that the agent can make its folder and its socket there.
+    fn check(&self) -> Result<(), EndpointError> {
+        check_name(&self.socket)?;
+        folder::check_own_target(folder_of(folder_of(&self.socket)))
     }
 }
 
@@ -191,7 +199,7 @@ fn places(surroundings: &Surroundings) -> impl Iterator<Item = Place> {
 
 /// Returns the first place in a folder of this user, or the one in `/tmp`, which is always there.
 fn first_usable(surroundings: &Surroundings) -> Place {
-    places(surroundings).find(Place::is_usable).unwrap_or_else(Place::in_tmp)
+    places(surroundings).find(|place| place.check().is_ok()).unwrap_or_else(Place::in_tmp)
 }
 
 fn runtime_dir(surroundings: &Surroundings) -> Option<&Path> {
@@ -339,6 +347,24 @@ mod tests {
         assert_eq!(mode & 0o7777, 0o700);
         std::fs::set_permissions(mine.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
         assert_ne!(first_usable(&at(mine.path())).socket, expected);
+    }
+
+    #[test]
+    fn places_that_are_left_aside_are_told_with_the_reason() {
+        let mine = tempfile::tempdir().unwrap();
+        let told = |dir: &Path| {
+            let surroundings = Surroundings { runtime_dir: Some(dir.into()), ..Surroundings::default() };
+            passed_over(&surroundings)
+                .find(|(rule, _)| *rule == Rule::RuntimeDir)
+                .map(|(_, error)| error.to_string())
+        };
+        assert_eq!(told(mine.path()), None);
+        let long = mine.path().join("x".repeat(100));
+        assert!(told(&long).unwrap().contains("bytes long"));
+        assert!(told(&mine.path().join("gone")).unwrap().contains("gone"));
+        assert!(told(Path::new("relative")).unwrap().contains("relative"));
+        std::fs::set_permissions(mine.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(told(mine.path()).unwrap().contains("has mode 0777"));
     }
 
     #[test]

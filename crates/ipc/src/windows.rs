@@ -158,6 +158,11 @@ pub(crate) fn place(_: &Surroundings) -> Result<Endpoint, EndpointError> {
     Endpoint::new(PathBuf::from(format!("{PIPES}dph-agent-{sid}")))
 }
 
+/// There is but one place.
+pub(crate) fn passed_over(_: &Surroundings) -> impl Iterator<Item = (Rule, EndpointError)> {
+    iter::empty()
+}
+
 /// Pipes are in no folder; who may use one is written on the pipe itself.
 pub(crate) fn prepare_folder(_: &Endpoint) -> Result<(), EndpointError> {
     Ok(())
