@@ -10,7 +10,7 @@ use std::sync::Arc;
 use dph_agent_protocol::{ErrorCode, Selector};
 
 pub use file::{ConfigError, ConfigFile, Edit};
-pub use profile::{Profile, ProfileName, ProxySetting, SettingError};
+pub use profile::{Profile, ProfileName, ProxySetting, SettingError, merged};
 pub use read::{Fault, parse};
 
 use crate::error::Problem;

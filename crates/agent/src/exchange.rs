@@ -1,17 +1,25 @@
 //! One attempt to buy a token: find the key, make sure whom it is for, ask the platform.
 
-use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dph_agent_platform::{ApiKey, CaBundle, PlatformError, Proxy, ProxyEnv, Target, Trust};
 use dph_agent_protocol::{ErrorCode, MAX_TOKEN_LEN, Secret};
+use tokio::time::timeout;
 
 use crate::binding::{self, Binding, Bindings};
 use crate::config::{Profile, ProfileName, ProxySetting};
 use crate::error::{Chain, Problem};
 use crate::freshness::{Bought, Mode, Outcome};
+use crate::private_file;
 use crate::vault::{HeldKey, Surroundings};
+
+/// How long an attempt may take in all: a key source, a refusal, the source again, and another try.
+const TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest `ca-file`, in bytes; the system's own bundle has a fifth of that.
+const MAX_CA_FILE_LEN: usize = 1024 * 1024;
 
 /// What is needed to try.
 #[derive(Debug)]
@@ -53,7 +61,8 @@ impl Attempt {
             exchanges: 0,
             outcome: Outcome::Unchanged,
         };
-        finished.outcome = self.run(&mut finished).await.unwrap_or_else(Outcome::Failed);
+        let run = timeout(TIMEOUT, self.run(&mut finished)).await;
+        finished.outcome = run.unwrap_or_else(|_| Err(too_slow())).unwrap_or_else(Outcome::Failed);
         finished
     }
 
@@ -63,7 +72,7 @@ impl Attempt {
         let Some(key) = self.key(&binding).await? else { return Ok(Outcome::Unchanged) };
         done.key = Some(key.clone());
         if !key.binding.permits(&binding) {
-            return Err(binding::changed(&self.profile));
+            return Err(binding::changed(&self.profile, &key.binding, &binding));
         }
         done.exchanges += 1;
         let first = buy(&target, &key.key, &self.surroundings).await;
@@ -150,9 +159,9 @@ fn usable(
     }
     if bought.ends() <= clock.steady() {
         return Err(Problem::new(
-            ErrorCode::MISCONFIGURED,
+            ErrorCode::UNREACHABLE,
             "the platform's token was used up when it arrived",
-            "look at the clocks of the platform's servers, and at its token life",
+            "the platform is slow, or sells tokens of very short life, or its servers' clocks differ",
         ));
     }
     Ok(bought)
@@ -181,15 +190,32 @@ pub async fn target(profile: &Profile, proxies: &ProxyEnv) -> Result<Target, Pro
 }
 
 fn ca_bundle(path: &Path) -> Result<CaBundle, Problem> {
-    let wrong = |error: &dyn std::error::Error| {
+    let wrong = |code, error: &dyn std::error::Error| {
         Problem::new(
-            ErrorCode::MISCONFIGURED,
+            code,
             format!("cannot use the ca-file `{}`: {}", path.display(), Chain(error)),
             "it must hold certificates in PEM form, readable for the agent",
         )
     };
-    let pem = fs::read(path).map_err(|error| wrong(&error))?;
-    CaBundle::from_pem(&pem).map_err(|error| wrong(&error))
+    let pem =
+        private_file::read_regular(path, MAX_CA_FILE_LEN).map_err(|error| wrong(kind_of(&error), &error))?;
+    CaBundle::from_pem(&pem).map_err(|error| wrong(ErrorCode::MISCONFIGURED, &error))
+}
+
+/// A file that is not there or not readable stays so until somebody mends it; other trouble passes.
+fn kind_of(error: &io::Error) -> ErrorCode {
+    use io::ErrorKind::{FileTooLarge, InvalidData, InvalidInput, NotFound, Other, PermissionDenied};
+    let lasting = [FileTooLarge, InvalidData, InvalidInput, NotFound, Other, PermissionDenied];
+    if lasting.contains(&error.kind()) { ErrorCode::MISCONFIGURED } else { ErrorCode::FAILED }
+}
+
+fn too_slow() -> Problem {
+    let message = format!("key source and platform together took longer than {} s", TIMEOUT.as_secs());
+    Problem::new(
+        ErrorCode::UNREACHABLE,
+        message,
+        "look at the disk of the key file or ca-file, and at the network",
+    )
 }
 
 /// Runs what waits for a disk on a thread where it holds up nobody.

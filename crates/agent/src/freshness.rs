@@ -17,8 +17,8 @@ use crate::refresh::{
 pub struct Need {
     /// Life that it must have left; `None`: the default freshness.
     pub min_life: Option<Duration>,
-    /// It must be new: bought no earlier than shortly before this.
-    pub new_at: Option<Steady>,
+    /// It must be new: asked for at the platform no earlier than this.
+    pub sent_since: Option<Steady>,
     /// It must not be this one, which the platform has just refused.
     pub not: Option<Secret>,
 }
@@ -145,6 +145,8 @@ pub struct Freshness<W> {
     /// Life of a token that fell short of what was asked when it was new: until the next one, no other
     /// is bought for those who ask for more.
     reach: Option<Duration>,
+    /// When the platform sold a token again that a caller had rejected.
+    sold_again: Option<Steady>,
     /// Tokens handed out.
     pub served: u64,
 }
@@ -166,6 +168,7 @@ impl<W> Freshness<W> {
             last_asked: None,
             last_life: None,
             reach: None,
+            sold_again: None,
             served: 0,
         }
     }
@@ -201,7 +204,7 @@ impl<W> Freshness<W> {
             (trouble.barred_until, trouble.forbidden) = (None, 0);
         }
         // Only an attempt that begins after this moment has seen what the user has just mended.
-        let need = Need { new_at: Some(now + NEW_ENOUGH), ..Need::default() };
+        let need = Need { sent_since: Some(now), ..Need::default() };
         self.waiting.push((need, caller));
         if self.running.is_some() { Vec::new() } else { self.start(Mode::Reread, now) }
     }
@@ -215,12 +218,16 @@ impl<W> Freshness<W> {
                 let refusal = self.failed(problem, now, dice);
                 self.refuse_waiting(&refusal, began, now)
             }
-            Outcome::Unchanged => {
-                let Some(trouble) = &mut self.trouble else { return Vec::new() };
-                trouble.last_end = now;
-                let refusal = Refusal::from(trouble.problem.clone());
-                self.refuse_waiting(&refusal, began, now)
-            }
+            Outcome::Unchanged => match &mut self.trouble {
+                Some(trouble) => {
+                    trouble.last_end = now;
+                    let refusal = Refusal::from(trouble.problem.clone());
+                    self.refuse_waiting(&refusal, began, now)
+                }
+                // What was given up has been forgiven meanwhile.
+                None if self.waiting.is_empty() => Vec::new(),
+                None => self.start(Mode::Held, now),
+            },
         }
     }
 
@@ -242,20 +249,26 @@ impl<W> Freshness<W> {
         if self.waiting.is_empty() { self.begin(now) } else { self.start(Mode::Held, now) }
     }
 
-    /// The user may have mended what was given up: the next caller causes a try.
+    /// The user may have mended what was given up: it is tried again when somebody asks, or now for a
+    /// profile that is in use.
     pub fn forgive(&mut self, now: Steady) -> Effects<W> {
         if self.trouble.as_ref().is_some_and(|trouble| !tries_again(&trouble.problem)) {
             self.trouble = None;
+            self.refresh_at = self.held.as_ref().map(|_| now);
         }
         self.begin(now)
+    }
+
+    /// Drops callers who have gone.
+    pub fn prune(&mut self, gone: impl Fn(&W) -> bool) {
+        self.waiting.retain(|(_, caller)| !gone(caller));
     }
 
     /// The key is gone: so are the token and, for those who wait, the hope.
     pub fn dropped(&mut self, problem: &Problem) -> Effects<W> {
         (self.running, self.trouble, self.held, self.refresh_at) = (None, None, None, None);
         (self.last_asked, self.reach) = (None, None);
-        let waiting = std::mem::take(&mut self.waiting);
-        waiting.into_iter().map(|(_, caller)| refuse(caller, problem.clone().into())).collect()
+        self.refuse_all(&problem.clone().into())
     }
 
     /// Time has passed, to [`next_due`](Self::next_due) or beyond.
@@ -296,7 +309,7 @@ impl<W> Freshness<W> {
 
     /// Begins without a caller, for profiles that are always fresh.
     pub fn begin(&mut self, now: Steady) -> Effects<W> {
-        let idle = self.held.is_none() && self.running.is_none() && self.trouble.is_none();
+        let idle = self.refresh_at.is_none() && self.running.is_none() && self.trouble.is_none();
         if self.always && idle { self.start(Mode::Held, now) } else { Vec::new() }
     }
 
@@ -320,11 +333,6 @@ impl<W> Freshness<W> {
         self.trouble.as_ref()
     }
 
-    /// Whether an attempt is running.
-    pub fn is_running(&self) -> bool {
-        self.running.is_some()
-    }
-
     fn grant(&self, need: &Need, now: Steady) -> Option<Grant> {
         let held = self.held.as_ref()?;
         let left = held.ends().since(now);
@@ -332,7 +340,8 @@ impl<W> Freshness<W> {
         let fresh = match (need.min_life, held.life) {
             (None, _) => left > Duration::ZERO && left >= default_freshness(life),
             (Some(asked), Some(_)) => left > Duration::ZERO && left >= asked,
-            (Some(_), None) => false,
+            // No life can be promised but none.
+            (Some(asked), None) => left > Duration::ZERO && asked.is_zero(),
         };
         (fresh && is_new_enough(held, need) && need.not.as_ref() != Some(&held.token)).then(|| Grant {
             token: held.token.clone(),
@@ -347,9 +356,13 @@ impl<W> Freshness<W> {
         {
             return Err(self.life_too_short().into());
         }
+        let same = need.not.is_some() && need.not.as_ref() == self.held.as_ref().map(|held| &held.token);
+        if same && self.sold_again.is_some_and(|at| now.since(at) < NEW_ENOUGH) {
+            return Err(still_rejected().into());
+        }
         let Some(trouble) = &self.trouble else { return Ok(Mode::Held) };
-        if let Some(until) = trouble.barred_until.filter(|until| *until > now) {
-            return Err(Refusal { problem: trouble.problem.clone(), retry_after: Some(until.since(now)) });
+        if let Some(refusal) = trouble.barred(now) {
+            return Err(refusal);
         }
         let rested = now.since(trouble.last_end) >= TRY_SPACING;
         let probe = trouble.next_try.is_some_and(|at| at <= now);
@@ -377,7 +390,8 @@ impl<W> Freshness<W> {
         let (from, to) = (REFRESH_SHARE.start(), REFRESH_SHARE.end());
         let share = from + (to - from) * dice.refresh.clamp(0.0, 1.0);
         // A token without expiry is bought again when somebody asks.
-        self.refresh_at = bought.life.map(|_| now + refresh_after(left, share));
+        let is_due = bought.life.is_some() || self.always;
+        self.refresh_at = is_due.then(|| now + refresh_after(left, share));
         (self.trouble, self.reach, self.last_life) = (None, None, bought.life);
         self.held = Some(bought);
         let waiting = std::mem::take(&mut self.waiting);
@@ -385,10 +399,26 @@ impl<W> Freshness<W> {
         for (need, caller) in waiting {
             self.settle(need, caller, now, &mut effects);
         }
-        if !self.waiting.is_empty() {
-            effects.extend(self.start(Mode::Reread, now));
-        }
+        effects.extend(self.try_for_waiting(now));
         effects
+    }
+
+    /// Begins another attempt for those who still wait, unless the platform asked for silence.
+    fn try_for_waiting(&mut self, now: Steady) -> Effects<W> {
+        if self.waiting.is_empty() {
+            return Vec::new();
+        }
+        match self.trouble.as_ref().and_then(|trouble| trouble.barred(now)) {
+            Some(refusal) => self.refuse_all(&refusal),
+            None => self.start(Mode::Reread, now),
+        }
+    }
+
+    fn refuse_all(&mut self, refusal: &Refusal) -> Effects<W> {
+        std::mem::take(&mut self.waiting)
+            .into_iter()
+            .map(|(_, caller)| refuse(caller, refusal.clone()))
+            .collect()
     }
 
     /// Answers a caller who waited for the token that was just bought.
@@ -404,8 +434,9 @@ impl<W> Freshness<W> {
             left: held.life.map(|_| held.ends().since(now)),
             warning: None,
         };
-        let short = need.min_life.is_some_and(|asked| grant.left.is_none_or(|left| left < asked));
+        let short = need.min_life.is_some_and(|asked| grant.left.unwrap_or_default() < asked);
         let answer = if same {
+            self.sold_again = Some(now);
             Err(still_rejected().into())
         } else if short {
             self.reach = Some(grant.left.unwrap_or(Duration::ZERO));
@@ -427,7 +458,8 @@ impl<W> Freshness<W> {
         let bar =
             problem.retry_after.filter(|_| tries_again(&problem)).map(|bar| bar.min(LONGEST_RETRY_AFTER));
         let pause = match problem.code {
-            _ if tries_again(&problem) => Some(bar.unwrap_or_else(|| backoff(failures, dice.backoff))),
+            // Platforms that ask for no pause at all get one all the same.
+            _ if tries_again(&problem) => Some(backoff(failures, dice.backoff).max(bar.unwrap_or_default())),
             ErrorCode::KEY_REFUSED | ErrorCode::MISCONFIGURED | ErrorCode::TOKEN_TOO_LARGE => {
                 Some(PROBE_EVERY)
             }
@@ -450,13 +482,11 @@ impl<W> Freshness<W> {
     fn refuse_waiting(&mut self, refusal: &Refusal, began: Steady, now: Steady) -> Effects<W> {
         let (later, waiting) = std::mem::take(&mut self.waiting)
             .into_iter()
-            .partition(|(need, _)| need.new_at.is_some_and(|asked| began + NEW_ENOUGH < asked));
+            .partition(|(need, _)| need.sent_since.is_some_and(|since| began < since));
         self.waiting = later;
         let mut effects: Effects<W> =
             Vec::into_iter(waiting).map(|(_, caller)| refuse(caller, refusal.clone())).collect();
-        if !self.waiting.is_empty() {
-            effects.extend(self.start(Mode::Reread, now));
-        }
+        effects.extend(self.try_for_waiting(now));
         effects
     }
 
@@ -479,6 +509,12 @@ impl<W> Freshness<W> {
 }
 
 impl Trouble {
+    /// Returns what callers are told while the platform wants to be left alone.
+    fn barred(&self, now: Steady) -> Option<Refusal> {
+        let until = self.barred_until.filter(|until| *until > now)?;
+        Some(Refusal { problem: self.problem.clone(), retry_after: Some(until.since(now)) })
+    }
+
     /// Returns how to try again: a 403 may mean that the source has a newer key.
     fn mode(&self) -> Mode {
         if self.forbidden > 0 { Mode::Reread } else { Mode::Held }
@@ -493,12 +529,16 @@ fn refuse<W>(caller: W, refusal: Refusal) -> Effect<W> {
 fn tries_again(problem: &Problem) -> bool {
     matches!(
         problem.code,
-        ErrorCode::UNREACHABLE | ErrorCode::THROTTLED | ErrorCode::SOURCE_UNAVAILABLE | ErrorCode::FAILED
+        ErrorCode::UNREACHABLE
+            | ErrorCode::THROTTLED
+            | ErrorCode::SOURCE_UNAVAILABLE
+            | ErrorCode::CONFIG
+            | ErrorCode::FAILED
     )
 }
 
 fn is_new_enough(held: &Bought, need: &Need) -> bool {
-    need.new_at.is_none_or(|asked| held.sent + NEW_ENOUGH >= asked)
+    need.sent_since.is_none_or(|since| held.sent >= since)
 }
 
 fn warning(problem: &Problem) -> Option<Warning> {

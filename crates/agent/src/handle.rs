@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dph_agent_platform::{ApiKey, BaseUrl, Verdict};
+use dph_agent_platform::{ApiKey, BaseUrl, Target, Verdict};
 use dph_agent_protocol::{
     Add, Added, AgentStatus, Certificate, ErrorCode, Kept, MAX_DEADLINE_MS, Pong, Prepare, Prepared, Reply,
     Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, Trust,
@@ -15,13 +15,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use crate::authorize::Permit;
-use crate::binding::Binding;
-use crate::config::{Config, ConfigFile, Edit, Profile, ProfileName, SettingError};
+use crate::binding::{self, Binding};
+use crate::config::{Config, ConfigFile, Edit, Profile, ProfileName, SettingError, merged};
 use crate::error::{Problem, millis};
 use crate::exchange::{self, bind, blocking, prove};
 use crate::freshness::{Bought, Need};
 use crate::key_source::KeySource;
-use crate::vault::{HeldKey, Install, Surroundings, VaultHandle};
+use crate::refresh::NEW_ENOUGH;
+use crate::vault::{HeldKey, Install, Surroundings, VaultHandle, Why, changed_meanwhile};
 
 /// What requests are carried out with.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ fn pong() -> Reply {
 async fn token(request: TokenRequest, desk: &Desk) -> Result<Reply, Problem> {
     let need = Need {
         min_life: request.min_ttl_ms.map(Duration::from_millis),
-        new_at: request.new.then(|| desk.surroundings.clock.steady()),
+        sent_since: request.new.then(|| desk.surroundings.clock.steady().before(NEW_ENOUGH)),
         not: request.rejected,
     };
     let (profile, answer) =
@@ -118,17 +119,24 @@ async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Problem> {
         Some(name) => name.parse().map_err(bad_setting)?,
         None => default_name(&config)?,
     };
-    let (profile, exists) = intended(&name, &request.settings, request.replace, desk).await?;
-    let mut notes = notes_on(&profile, &request.settings);
-    let certificate = if request.reach {
-        within(request.deadline_ms, reach(&profile, request.trust_server, desk), "the check of the server")
-            .await?
-    } else {
+    let file = desk.config.lock().await.clone();
+    let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
+    let mut notes = notes_on(&intent.profile, &request.settings);
+    let check = async {
+        let (target, _) = destination(&intent, &request.settings, request.replace, desk).await?;
+        if request.reach {
+            reach(&intent.profile, &target, request.trust_server, desk).await
+        } else {
+            Ok(None)
+        }
+    };
+    let certificate = within(request.deadline_ms, check, "the check of the server").await?;
+    if !request.reach {
         notes.push(
             "the platform was not reached: whether the key works is seen when a token is asked for".into(),
         );
-        None
-    };
+    }
+    let Intent { profile, exists, .. } = intent;
     Ok(Reply::Prepared(Prepared {
         profile: name.to_string(),
         exists,
@@ -148,25 +156,63 @@ fn default_name(config: &Config) -> Result<ProfileName, Problem> {
     config.default_name().map_or_else(|| "default".parse().map_err(bad_setting), |name| Ok(name.clone()))
 }
 
-/// Returns the profile as it would be, and whether it exists.
-async fn intended(
-    name: &ProfileName,
-    change: &Settings,
-    replace: bool,
-    desk: &Desk,
-) -> Result<(Arc<Profile>, bool), Problem> {
-    let settings = desk.config.lock().await.settings_after(name, change);
+/// What an `add` is about to make.
+struct Intent {
+    /// The profile as it would be.
+    profile: Arc<Profile>,
+    /// Its settings, all of them.
+    settings: Settings,
+    /// Whether there is one of that name.
+    exists: bool,
+}
+
+/// Returns what a change would make of what the file has.
+fn intent(name: ProfileName, change: &Settings, replace: bool, file: &ConfigFile) -> Result<Intent, Problem> {
+    let before = file.settings_of(&name);
+    let settings = merged(&before, change);
     let profile = Profile::build(name.clone(), &settings).map_err(bad_setting)?;
-    let config = desk.vault.config().await?;
-    let existing = config.profiles.get(name);
-    if let Some(existing) = existing.filter(|existing| !replace && !existing.is_same_identity(&profile)) {
+    let existing = Profile::build(name.clone(), &before).ok();
+    if let Some(existing) =
+        existing.as_ref().filter(|existing| !replace && !existing.is_same_identity(&profile))
+    {
         return Err(Problem::new(
             ErrorCode::EXISTS,
             format!("profile `{name}` exists with another platform, URL or user ({})", existing.url),
             "add --replace to change it, or give another name with --profile",
         ));
     }
-    Ok((Arc::new(profile), existing.is_some()))
+    Ok(Intent { profile: Arc::new(profile), settings, exists: existing.is_some() })
+}
+
+/// Returns whom the key would be sent to. Where that is not whom it was given for, though nobody said so in
+/// this request, the configuration may have been changed behind the user's back.
+async fn destination(
+    intent: &Intent,
+    change: &Settings,
+    replace: bool,
+    desk: &Desk,
+) -> Result<(Target, Binding), Problem> {
+    let profile = &intent.profile;
+    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
+    let now = Binding::of(profile.platform(), &target);
+    let names_trust = change.tls_pin.is_some() || change.ca_file.is_some();
+    let bound = given_for(profile, &now, desk).await?;
+    let said_so = |bound: &Binding| replace || (names_trust && bound.is_same_place(&now));
+    match bound.filter(|bound| !said_so(bound)) {
+        Some(bound) => Err(Problem { code: ErrorCode::EXISTS, ..binding::changed(profile, &bound, &now) }),
+        None => Ok((target, now)),
+    }
+}
+
+/// Returns what the profile's key was given for, if that does not permit `now`.
+async fn given_for(profile: &Arc<Profile>, now: &Binding, desk: &Desk) -> Result<Option<Binding>, Problem> {
+    if profile.key_source.wants_key() {
+        let held = desk.vault.binding(profile.name.clone()).await?;
+        return Ok(held.filter(|held| !held.permits(now)));
+    }
+    let (bindings, profile, now) =
+        (Arc::clone(&desk.surroundings.bindings), Arc::clone(profile), now.clone());
+    blocking(move || bindings.conflict(&profile, &now)).await?
 }
 
 fn notes_on(profile: &Profile, change: &Settings) -> Vec<String> {
@@ -190,8 +236,12 @@ fn notes_on(profile: &Profile, change: &Settings) -> Vec<String> {
 }
 
 /// Looks at the server's certificate before a key is asked for.
-async fn reach(profile: &Profile, trust_server: bool, desk: &Desk) -> Result<Option<Certificate>, Problem> {
-    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
+async fn reach(
+    profile: &Profile,
+    target: &Target,
+    trust_server: bool,
+    desk: &Desk,
+) -> Result<Option<Certificate>, Problem> {
     let name = profile.name.as_str();
     let probe = target.probe().await;
     let probe = probe.map_err(|error| {
@@ -225,33 +275,38 @@ fn untrusted(reason: &str, fingerprint: &str) -> Problem {
 
 async fn add(request: Add, desk: &Desk) -> Result<Reply, Problem> {
     let name: ProfileName = request.profile.parse().map_err(bad_setting)?;
-    let (profile, exists) = intended(&name, &request.settings, request.replace, desk).await?;
-    let handed_over = handed_over(request.key, &profile)?;
-    let target = exchange::target(&profile, &desk.surroundings.proxies).await?;
-    let binding = Binding::of(profile.platform(), &target);
+    let file = desk.config.lock().await.clone();
+    let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
+    let key = handed_over(request.key, &intent.profile)?;
     let proof = async {
-        let key = match handed_over {
-            Some(key) => Some(key),
-            None if request.verify => profile.key_source.read().await?,
-            None => None,
-        };
-        let bought = match &key {
-            Some(key) if request.verify => Some(prove(&profile, &target, key, &desk.surroundings).await?),
-            _ => None,
-        };
-        Ok((key, bought))
+        let (target, binding) = destination(&intent, &request.settings, request.replace, desk).await?;
+        Ok((proven(key, &intent.profile, &target, request.verify, desk).await?, binding))
     };
-    let (key, bought) = within(request.deadline_ms, proof, "the proof of the key").await?;
-    let life = bought.as_ref().and_then(|bought| bought.life);
-    let verified = bought.is_some();
-    keep(&profile, exists, request.settings, binding, (key, bought), desk).await?;
+    let ((key, bought), binding) = within(request.deadline_ms, proof, "the proof of the key").await?;
+    let (life, verified) = (bought.as_ref().and_then(|bought| bought.life), bought.is_some());
+    keep(&intent, &request.settings, request.replace, binding, (key, bought), desk).await?;
     info!(profile = %name, verified, "a key was added");
-    Ok(Reply::Added(Added {
-        profile: name.to_string(),
-        verified,
-        token_life_ms: life.map(millis),
-        notes: Vec::new(),
-    }))
+    let token_life_ms = life.map(millis);
+    Ok(Reply::Added(Added { profile: name.to_string(), verified, token_life_ms, notes: Vec::new() }))
+}
+
+/// Returns the key, read where it was not handed over, with the token that proves it.
+async fn proven(
+    handed_over: Option<ApiKey>,
+    profile: &Profile,
+    target: &Target,
+    verify: bool,
+    desk: &Desk,
+) -> Result<(Option<ApiKey>, Option<Bought>), Problem> {
+    let key = match handed_over {
+        None if verify => profile.key_source.read().await?,
+        handed_over => handed_over,
+    };
+    let bought = match &key {
+        Some(key) if verify => Some(prove(profile, target, key, &desk.surroundings).await?),
+        _ => None,
+    };
+    Ok((key, bought))
 }
 
 /// Returns the key that came with the request, if the profile's source wants one.
@@ -277,26 +332,34 @@ fn handed_over(key: Option<Secret>, profile: &Profile) -> Result<Option<ApiKey>,
     }
 }
 
-/// Keeps a proven key: first the profile, then whom its key is for, then the key.
+/// Keeps a proven key, unless its profile was changed meanwhile: first whom it is for, then the profile,
+/// then the key.
 async fn keep(
-    profile: &Arc<Profile>,
-    exists: bool,
-    settings: Settings,
+    intent: &Intent,
+    change: &Settings,
+    replace: bool,
     binding: Binding,
     (key, bought): (Option<ApiKey>, Option<Bought>),
     desk: &Desk,
 ) -> Result<(), Problem> {
-    if !exists || settings != Settings::default() {
-        let settings = Settings { url: settings.url.map(|_| profile.url.to_string()), ..settings };
-        edit(Edit::Put(profile.name.clone(), Box::new(settings)), desk).await?;
+    let profile = &intent.profile;
+    let mut file = desk.config.lock().await;
+    let again = self::intent(profile.name.clone(), change, replace, &file)?;
+    if (&again.profile, again.exists) != (profile, intent.exists) {
+        return Err(changed_meanwhile(&profile.name));
     }
     if !profile.key_source.wants_key() {
         bind(&desk.surroundings.bindings, profile, binding.clone()).await?;
     }
+    if !intent.exists || *change != Settings::default() {
+        let url = Some(profile.url.to_string());
+        let settings = Box::new(Settings { url, ..intent.settings.clone() });
+        edit_locked(&mut file, Edit::Put(profile.name.clone(), settings), desk).await?;
+    }
     let added_at = desk.surroundings.clock.wall();
     let exchanges = u64::from(bought.is_some());
     let key = key.map(|key| HeldKey { key: Arc::new(key), binding, added_at });
-    desk.vault.install(Install { profile: profile.name.clone(), key, bought, exchanges }).await
+    desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await
 }
 
 async fn set_default(selector: Selector, desk: &Desk) -> Result<Reply, Problem> {
@@ -317,7 +380,6 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
 async fn remove(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
-        desk.vault.drop_secrets(names.clone()).await?;
         edit(Edit::Remove(names.clone()), desk).await?;
         let (bindings, gone) = (Arc::clone(&desk.surroundings.bindings), names.clone());
         blocking(move || gone.iter().try_for_each(|name| bindings.forget(name.as_str()))).await??;
@@ -362,7 +424,10 @@ fn done(names: &[ProfileName]) -> Reply {
 
 /// Changes the configuration file and puts it into force.
 async fn edit(edit: Edit, desk: &Desk) -> Result<(), Problem> {
-    let mut file = desk.config.lock().await;
+    edit_locked(&mut *desk.config.lock().await, edit, desk).await
+}
+
+async fn edit_locked(file: &mut ConfigFile, edit: Edit, desk: &Desk) -> Result<(), Problem> {
     let mut copy = file.clone();
     let (copy, config) = blocking(move || {
         let config = copy.edit(&edit);
@@ -371,7 +436,7 @@ async fn edit(edit: Edit, desk: &Desk) -> Result<(), Problem> {
     .await?;
     let config = config?;
     *file = copy;
-    desk.vault.apply(Arc::new(config)).await
+    desk.vault.apply(Arc::new(config), Why::Edit).await
 }
 
 /// Waits for `work` as long as the caller does.

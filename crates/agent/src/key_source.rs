@@ -73,6 +73,17 @@ impl KeySource {
         matches!(self, Self::File(_) | Self::Credential(_))
     }
 
+    /// Returns the file that it reads, if it reads one.
+    pub fn file(&self) -> Option<PathBuf> {
+        match self {
+            Self::File(path) => Some(path.clone()),
+            Self::Credential(name) => {
+                Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
+            }
+            Self::Session | Self::Command(_) => None,
+        }
+    }
+
     /// Returns its kind's number on the wire.
     pub fn kind(&self) -> KeySourceKind {
         match self {

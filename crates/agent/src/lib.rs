@@ -231,7 +231,9 @@ async fn reload(desk: &Desk) {
     supervisor::reloading();
     let mut file = desk.config.lock().await;
     let problem = match file.load() {
-        Ok(config) => desk.vault.apply(Arc::new(config)).await.err().map(|problem| problem.message),
+        Ok(config) => {
+            desk.vault.apply(Arc::new(config), vault::Why::Reload).await.err().map(|problem| problem.message)
+        }
         Err(error) => Some(Chain(&error).to_string()),
     };
     match &problem {

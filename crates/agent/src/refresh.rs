@@ -40,8 +40,8 @@ const UNSEEN_LIFE: Duration = Duration::from_secs(300);
 /// Returns how long to wait before replacing a token with `life` left; `share` is drawn from
 /// [`REFRESH_SHARE`].
 pub fn refresh_after(life: Duration, share: f64) -> Duration {
-    let least = life.mul_f64(MIN_SHARE).max(MIN_WAIT);
-    life.mul_f64(share).max(least).min(life.saturating_sub(LAST_MOMENT))
+    // The shortest wait comes last: a token that hardly lives must not be bought over and over.
+    life.mul_f64(share.max(MIN_SHARE)).min(life.saturating_sub(LAST_MOMENT)).max(MIN_WAIT)
 }
 
 /// Returns the life that a token of `life` must have left when the caller does not say.
@@ -78,8 +78,9 @@ mod tests {
     #[test]
     fn a_refresh_leaves_the_last_second_and_does_not_come_at_once() {
         assert_eq!(refresh_after(2 * SECOND, 0.7), SECOND);
-        assert_eq!(refresh_after(Duration::from_millis(1600), 0.1), Duration::from_millis(500));
-        assert_eq!(refresh_after(SECOND / 2, 0.6), Duration::ZERO);
+        for tiny in [Duration::ZERO, SECOND / 2, SECOND, SECOND + SECOND / 4] {
+            assert_eq!(refresh_after(tiny, 0.7), MIN_WAIT, "{tiny:?}");
+        }
         assert_eq!(refresh_after(100 * SECOND, 0.0), 30 * SECOND);
     }
 

@@ -39,12 +39,12 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>) {
                 Err(error) => {
                     error!(error = %Chain(&error), "the socket was removed and cannot be made anew: stopping");
                     desk.stop.cancel();
-                    break drain(&sessions).await;
+                    break drain(&sessions, &desk).await;
                 }
             },
             () = desk.stop.cancelled() => {
                 listener.close();
-                break drain(&sessions).await;
+                break drain(&sessions, &desk).await;
             }
         }
     }
@@ -94,7 +94,8 @@ fn turn_away(mut connection: Connection, code: ErrorCode, message: String, hint:
     });
 }
 
-async fn drain(sessions: &Sessions) {
+async fn drain(sessions: &Sessions, desk: &Desk) {
+    desk.vault.end().await;
     let open = sessions.drain().await;
     if open > 0 {
         warn!(open, "stopped with sessions still open");

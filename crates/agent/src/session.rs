@@ -7,11 +7,12 @@ use dph_agent_ipc::{Connection, Peer, Uid};
 use dph_agent_protocol::frame::{HEADER_LEN, Header};
 use dph_agent_protocol::version::HELLO;
 use dph_agent_protocol::{
-    DecodeError, ErrorCode, FRAME_TIMEOUT, Failure, HELLO_TIMEOUT, Hello, HelloReply, IDLE_TIMEOUT,
-    REPLY_TIMEOUT, Reply, Request,
+    Bytes, DecodeError, ErrorCode, FRAME_TIMEOUT, Failure, HELLO_TIMEOUT, Hello, HelloReply, IDLE_TIMEOUT,
+    MAX_READ_AHEAD, REPLY_TIMEOUT, Reply, Request,
 };
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::timeout;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, split};
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
 use tracing::debug;
 use zeroize::Zeroizing;
 
@@ -22,6 +23,9 @@ use crate::sessions::Seat;
 
 /// Times that a client may name a version before the agent gives up on it.
 const HELLO_TRIES: usize = 2;
+/// How long the work on a request goes on for a client that has closed: it may have closed only its
+/// sending half, or have asked for something whose answer it does not need.
+const PARTING_TIME: Duration = Duration::from_secs(1);
 
 /// A frame that was read; its body is wiped when dropped.
 struct Frame {
@@ -46,9 +50,11 @@ enum SessionError {
 
 /// Serves one client until it leaves, breaks a rule or has to make room.
 pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Desk) {
-    let mut session = Session { connection, peer, own, desk };
+    let (reader, writer) = split(connection);
+    let (mut incoming, mut outgoing) = (Incoming(reader), Outgoing(writer));
+    let session = Session { peer, own, desk };
     let ended = tokio::select! {
-        ended = session.serve(&seat) => ended,
+        ended = session.serve(&mut incoming, &mut outgoing, &seat) => ended,
         () = seat.asked_to_leave() => Ok(()),
     };
     if let Err(error) = ended {
@@ -57,68 +63,49 @@ pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk:
 }
 
 struct Session<'a> {
-    connection: Connection,
     peer: Peer,
     own: Uid,
     desk: &'a Desk,
 }
 
+/// What the client sends.
+struct Incoming(ReadHalf<Connection>);
+
+/// What the client gets.
+struct Outgoing(WriteHalf<Connection>);
+
 impl Session<'_> {
-    async fn serve(&mut self, seat: &Seat) -> Result<(), SessionError> {
-        limit(HELLO_TIMEOUT, "hello", self.hello()).await?;
-        while let Some(header) = self.next_header().await? {
-            let frame = limit(FRAME_TIMEOUT, "a frame", self.body(header)).await?;
+    async fn serve(
+        &self,
+        incoming: &mut Incoming,
+        outgoing: &mut Outgoing,
+        seat: &Seat,
+    ) -> Result<(), SessionError> {
+        limit(HELLO_TIMEOUT, "hello", hello(incoming, outgoing)).await?;
+        let (ahead, requests) = mpsc::channel(MAX_READ_AHEAD);
+        // Reading goes on during the work on a request, to notice a client that has gone.
+        tokio::select! {
+            ended = read_ahead(incoming, ahead) => ended,
+            ended = self.answer_all(requests, outgoing, seat) => ended,
+        }
+    }
+
+    async fn answer_all(
+        &self,
+        mut requests: mpsc::Receiver<Frame>,
+        outgoing: &mut Outgoing,
+        seat: &Seat,
+    ) -> Result<(), SessionError> {
+        while let Some(frame) = requests.recv().await {
             // Held until the reply is written: a session that works is not asked to leave.
             let _busy = seat.busy();
             let reply = self.reply_to(frame).await?;
-            limit(REPLY_TIMEOUT, "taking a reply", self.write(&reply)).await?;
+            limit(REPLY_TIMEOUT, "taking a reply", outgoing.write(&reply)).await?;
         }
         Ok(())
     }
 
-    /// Settles on a version. A client that cannot be understood gets one more try; what it sent behind
-    /// the hello that was not understood is read past.
-    async fn hello(&mut self) -> Result<(), SessionError> {
-        let mut tries = 0;
-        while let Some(header) = self.header().await? {
-            let frame = self.body(header).await?;
-            if tries > 0 && frame.kind != HELLO {
-                continue;
-            }
-            let answer = Hello::parse(frame.kind, &frame.body).ok_or(SessionError::NoHello)?.answer();
-            self.write(&answer.to_frame()).await?;
-            tries += 1;
-            match answer {
-                HelloReply::Welcome { .. } => return Ok(()),
-                HelloReply::Mismatch { .. } if tries < HELLO_TRIES => {}
-                HelloReply::Mismatch { .. } => break,
-            }
-        }
-        Err(SessionError::NoHello)
-    }
-
-    async fn next_header(&mut self) -> Result<Option<Header>, SessionError> {
-        limit(IDLE_TIMEOUT, "the next request", self.header()).await
-    }
-
-    /// Reads a header, or `None` where the client closed between two frames.
-    async fn header(&mut self) -> Result<Option<Header>, SessionError> {
-        let mut bytes = [0; HEADER_LEN];
-        let [first, rest @ ..] = &mut bytes;
-        if self.connection.read(std::slice::from_mut(first)).await? == 0 {
-            return Ok(None);
-        }
-        limit(FRAME_TIMEOUT, "a frame", async { Ok(self.connection.read_exact(rest).await?) }).await?;
-        Ok(Some(Header::parse(bytes)?))
-    }
-
-    async fn body(&mut self, header: Header) -> Result<Frame, SessionError> {
-        let mut body = Zeroizing::new(vec![0; header.body_len]);
-        self.connection.read_exact(&mut body).await?;
-        Ok(Frame { kind: header.kind, body })
-    }
-
-    async fn reply_to(&self, frame: Frame) -> Result<dph_agent_protocol::Bytes, SessionError> {
+    async fn reply_to(&self, frame: Frame) -> Result<Bytes, SessionError> {
         let reply = match self.answer(frame).await {
             Ok(reply) => reply,
             Err(problem) => Reply::Failure(Failure::from(problem)),
@@ -133,10 +120,68 @@ impl Session<'_> {
         let permit = authorize(request, &self.peer, &self.own)?;
         Box::pin(handle(permit, self.desk)).await
     }
+}
 
+/// Reads requests until the client closes; what it still waits for then gets a moment more.
+async fn read_ahead(incoming: &mut Incoming, requests: mpsc::Sender<Frame>) -> Result<(), SessionError> {
+    while let Some(frame) = limit(IDLE_TIMEOUT, "the next request", incoming.frame()).await? {
+        if requests.send(frame).await.is_err() {
+            return Ok(());
+        }
+    }
+    drop(requests);
+    sleep(PARTING_TIME).await;
+    Ok(())
+}
+
+/// Settles on a version. A client that cannot be understood gets one more try; what it sent behind the hello
+/// that was not understood is read past.
+async fn hello(incoming: &mut Incoming, outgoing: &mut Outgoing) -> Result<(), SessionError> {
+    let mut tries = 0;
+    while let Some(frame) = incoming.frame().await? {
+        if tries > 0 && frame.kind != HELLO {
+            continue;
+        }
+        let answer = Hello::parse(frame.kind, &frame.body).ok_or(SessionError::NoHello)?.answer();
+        outgoing.write(&answer.to_frame()).await?;
+        tries += 1;
+        match answer {
+            HelloReply::Welcome { .. } => return Ok(()),
+            HelloReply::Mismatch { .. } if tries < HELLO_TRIES => {}
+            HelloReply::Mismatch { .. } => break,
+        }
+    }
+    Err(SessionError::NoHello)
+}
+
+impl Incoming {
+    /// Reads a frame, or `None` where the client closed between two frames.
+    async fn frame(&mut self) -> Result<Option<Frame>, SessionError> {
+        let mut first = [0];
+        if self.0.read(&mut first).await? == 0 {
+            return Ok(None);
+        }
+        let whole = async {
+            let mut bytes = [0; HEADER_LEN];
+            let [start, rest @ ..] = &mut bytes;
+            [*start] = first;
+            self.0.read_exact(rest).await?;
+            self.body(Header::parse(bytes)?).await.map(Some)
+        };
+        limit(FRAME_TIMEOUT, "a frame", whole).await
+    }
+
+    async fn body(&mut self, header: Header) -> Result<Frame, SessionError> {
+        let mut body = Zeroizing::new(vec![0; header.body_len]);
+        self.0.read_exact(&mut body).await?;
+        Ok(Frame { kind: header.kind, body })
+    }
+}
+
+impl Outgoing {
     async fn write(&mut self, bytes: &[u8]) -> Result<(), SessionError> {
-        self.connection.write_all(bytes).await?;
-        Ok(self.connection.flush().await?)
+        self.0.write_all(bytes).await?;
+        Ok(self.0.flush().await?)
     }
 }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Connections at once.
-const MAX_SESSIONS: usize = 256;
+const MAX_SESSIONS: usize = 512;
 /// How long open sessions may go on when the agent stops.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -1,6 +1,6 @@
 //! The one task that owns secrets; [`VaultHandle`] is how others ask it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use dph_agent_platform::{ApiKey, ProxyEnv};
@@ -8,8 +8,8 @@ use dph_agent_protocol::{
     ErrorCode, KeyState, LastError, Listing, PAGE_LEN, ProfileStatus, Selector, TokenState,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tracing::{debug, info, warn};
+use tokio::task::{Id, JoinError, JoinSet};
+use tracing::{debug, error, info, warn};
 
 use crate::binding::{Binding, Bindings};
 use crate::clock::{Alarm, Clock, Ring, Steady};
@@ -47,13 +47,23 @@ enum Command {
     Retry(Selector, Reply<Result<(Arc<Profile>, Waiter), Problem>>),
     Ready(Selector, Reply<Result<(), Problem>>),
     Select(Selector, Reply<Result<Arc<Profile>, Problem>>),
-    Names(Reply<Vec<String>>),
     List(String, Reply<Listing>),
     Status(Selector, String, Reply<Result<StatusPage, Problem>>),
     Config(Reply<Arc<Config>>),
-    Apply(Arc<Config>, Reply<()>),
-    Install(Box<Install>, Reply<()>),
+    Apply(Arc<Config>, Why, Reply<()>),
+    Install(Box<Install>, Reply<Result<(), Problem>>),
     Drop(Vec<ProfileName>, Reply<()>),
+    Binding(ProfileName, Reply<Option<Binding>>),
+    End(Reply<()>),
+}
+
+/// Why a configuration is put into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The user wants it read anew, having perhaps mended what was given up.
+    Reload,
+    /// A command changed it.
+    Edit,
 }
 
 type Waiter = oneshot::Receiver<Answer>;
@@ -62,7 +72,7 @@ type Waiter = oneshot::Receiver<Answer>;
 #[derive(Debug)]
 pub struct Install {
     /// Whose.
-    pub profile: ProfileName,
+    pub profile: Arc<Profile>,
     /// The key; `None` where its source is read when it is needed.
     pub key: Option<HeldKey>,
     /// The token that proved it.
@@ -95,10 +105,11 @@ impl VaultHandle {
             config: Arc::new(Config::default()),
             entries: BTreeMap::new(),
             attempts: JoinSet::new(),
+            running: HashMap::new(),
             surroundings,
             next_run: 0,
         };
-        vault.apply(config);
+        vault.apply(config, Why::Edit);
         tokio::spawn(vault.run(receiver, alarm));
         Ok(Self(sender))
     }
@@ -141,15 +152,6 @@ impl VaultHandle {
         self.ask(|reply| Command::Select(selector, reply)).await?
     }
 
-    /// Returns the names of all profiles.
-    ///
-    /// # Errors
-    ///
-    /// When the agent is stopping.
-    pub async fn names(&self) -> Result<Vec<String>, Problem> {
-        self.ask(Command::Names).await
-    }
-
     /// Returns the profiles behind `after`, one page of them.
     ///
     /// # Errors
@@ -182,17 +184,32 @@ impl VaultHandle {
     /// # Errors
     ///
     /// When the agent is stopping.
-    pub async fn apply(&self, config: Arc<Config>) -> Result<(), Problem> {
-        self.ask(|reply| Command::Apply(config, reply)).await
+    pub async fn apply(&self, config: Arc<Config>, why: Why) -> Result<(), Problem> {
+        self.ask(|reply| Command::Apply(config, why, reply)).await
+    }
+
+    /// Returns whom the key that a profile holds may be sent to.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn binding(&self, profile: ProfileName) -> Result<Option<Binding>, Problem> {
+        self.ask(|reply| Command::Binding(profile, reply)).await
+    }
+
+    /// Answers everybody who waits, and nobody any more.
+    pub async fn end(&self) {
+        // One that has ended is what is wanted.
+        let _ended = self.ask(Command::End).await.is_err();
     }
 
     /// Takes over a key.
     ///
     /// # Errors
     ///
-    /// When the agent is stopping.
+    /// When its profile has gone or changed since the key was proven for it.
     pub async fn install(&self, install: Install) -> Result<(), Problem> {
-        self.ask(|reply| Command::Install(Box::new(install), reply)).await
+        self.ask(|reply| Command::Install(Box::new(install), reply)).await?
     }
 
     /// Drops the keys and tokens of profiles.
@@ -230,6 +247,8 @@ struct Vault {
     config: Arc<Config>,
     entries: BTreeMap<ProfileName, Entry>,
     attempts: JoinSet<Finished>,
+    /// Whose attempt each task makes.
+    running: HashMap<Id, (ProfileName, u64)>,
     surroundings: Surroundings,
     /// Tells the attempts of a profile apart, so that one begun with a dropped key changes nothing.
     next_run: u64,
@@ -262,10 +281,7 @@ impl Vault {
                     Some(command) => self.handle(command),
                     None => return,
                 },
-                Some(finished) = self.attempts.join_next() => match finished {
-                    Ok(finished) => self.finished(finished),
-                    Err(error) => warn!(%error, "an exchange ended unexpectedly"),
-                },
+                Some(ended) = self.attempts.join_next_with_id() => self.ended(ended),
                 ring = std::future::poll_fn(|cx| alarm.poll_ring(cx)) => {
                     set_to = None;
                     self.rung(ring);
@@ -283,18 +299,20 @@ impl Vault {
             Command::Retry(selector, reply) => reply.send(self.queue(&selector, Freshness::retry)).is_err(),
             Command::Ready(selector, reply) => reply.send(self.ready(&selector)).is_err(),
             Command::Select(selector, reply) => reply.send(self.config.select(&selector).cloned()).is_err(),
-            Command::Names(reply) => {
-                reply.send(self.entries.keys().map(ProfileName::to_string).collect()).is_err()
-            }
             Command::List(after, reply) => reply.send(self.list(&after)).is_err(),
             Command::Status(selector, after, reply) => reply.send(self.status(&selector, &after)).is_err(),
             Command::Config(reply) => reply.send(Arc::clone(&self.config)).is_err(),
-            Command::Apply(config, reply) => {
-                self.apply(config);
+            Command::Apply(config, why, reply) => {
+                self.apply(config, why);
                 reply.send(()).is_err()
             }
-            Command::Install(install, reply) => {
-                self.install(*install);
+            Command::Install(install, reply) => reply.send(self.install(*install)).is_err(),
+            Command::Binding(name, reply) => {
+                let key = self.entries.get(&name).and_then(|entry| entry.key.as_ref());
+                reply.send(key.map(|key| key.binding.clone())).is_err()
+            }
+            Command::End(reply) => {
+                self.end();
                 reply.send(()).is_err()
             }
             Command::Drop(names, reply) => {
@@ -312,6 +330,7 @@ impl Vault {
     ) -> Result<(Arc<Profile>, Waiter), Problem> {
         let profile = Arc::clone(self.config.select(selector)?);
         let entry = self.entries.get_mut(&profile.name).ok_or_else(stopping)?;
+        entry.freshness.prune(Reply::is_closed);
         if entry.has_no_key() {
             return Err(no_key(&profile));
         }
@@ -319,6 +338,32 @@ impl Vault {
         let effects = decide(&mut entry.freshness, caller, self.surroundings.clock.steady());
         self.carry_out(&profile.name, effects);
         Ok((profile, waiter))
+    }
+
+    /// An attempt has ended, perhaps by a mistake of ours, which must not leave its callers waiting.
+    fn ended(&mut self, ended: Result<(Id, Finished), JoinError>) {
+        match ended {
+            Ok((id, finished)) => {
+                self.running.remove(&id);
+                self.finished(finished);
+            }
+            Err(error) => {
+                error!(%error, "an exchange ended unexpectedly");
+                let Some((profile, run)) = self.running.remove(&error.id()) else { return };
+                let problem = Problem::new(
+                    ErrorCode::FAILED,
+                    "the exchange failed inside the agent",
+                    "its log says more",
+                );
+                self.finished(Finished {
+                    profile,
+                    run,
+                    key: None,
+                    exchanges: 0,
+                    outcome: Outcome::Failed(problem),
+                });
+            }
+        }
     }
 
     fn finished(&mut self, finished: Finished) {
@@ -369,16 +414,17 @@ impl Vault {
             run: entry.run,
             surroundings: self.surroundings.clone(),
         };
-        self.attempts.spawn(attempt.make());
+        let task = self.attempts.spawn(attempt.make());
+        self.running.insert(task.id(), (name.clone(), self.next_run));
     }
 
-    fn apply(&mut self, config: Arc<Config>) {
+    fn apply(&mut self, config: Arc<Config>, why: Why) {
         let mut old = std::mem::take(&mut self.entries);
         self.config = Arc::clone(&config);
         for (name, profile) in &config.profiles {
             let entry = old.remove(name).unwrap_or_else(|| Entry::new(profile));
             self.entries.insert(name.clone(), entry);
-            self.reconfigure(name, profile);
+            self.reconfigure(name, profile, why);
         }
         for (name, mut entry) in old {
             let gone = Problem::new(
@@ -391,36 +437,50 @@ impl Vault {
         }
     }
 
+    /// Answers everybody who waits; who asks from now on finds no entry.
+    fn end(&mut self) {
+        self.attempts.abort_all();
+        for (name, mut entry) in std::mem::take(&mut self.entries) {
+            let effects = entry.freshness.dropped(&stopping());
+            self.carry_out(&name, effects);
+        }
+    }
+
     /// Takes over a profile that was read anew. A token bought elsewhere or for somebody else goes, and
     /// so does a key that was read from another source; what was given up may be tried again.
-    fn reconfigure(&mut self, name: &ProfileName, profile: &Arc<Profile>) {
+    fn reconfigure(&mut self, name: &ProfileName, profile: &Arc<Profile>, why: Why) {
         let now = self.surroundings.clock.steady();
         let Some(entry) = self.entries.get_mut(name) else { return };
         let old = std::mem::replace(&mut entry.profile, Arc::clone(profile));
         if old.key_source != profile.key_source {
             entry.key = None;
         }
-        entry.forgotten = false;
         entry.freshness.reconfigure(profile.always_fresh, profile.key_source.is_cheap());
         let effects = if old.buys_like(profile) {
-            entry.freshness.forgive(now)
+            match why {
+                Why::Reload => entry.freshness.forgive(now),
+                Why::Edit if entry.has_no_key() => Vec::new(),
+                Why::Edit => entry.freshness.begin(now),
+            }
         } else {
             self.next_run += 1;
-            entry.run = self.next_run;
+            (entry.run, entry.forgotten) = (self.next_run, false);
             entry.freshness.reset(now)
         };
         self.carry_out(name, effects);
     }
 
-    fn install(&mut self, install: Install) {
-        let now = self.surroundings.clock.steady();
+    fn install(&mut self, install: Install) -> Result<(), Problem> {
+        let (now, name) = (self.surroundings.clock.steady(), &install.profile.name);
+        let entry = self.entries.get_mut(name).filter(|entry| entry.profile.buys_like(&install.profile));
+        let entry = entry.ok_or_else(|| changed_meanwhile(name))?;
         self.next_run += 1;
-        let Some(entry) = self.entries.get_mut(&install.profile) else { return };
         entry.run = self.next_run;
         (entry.key, entry.forgotten) = (install.key, false);
         entry.exchanges += install.exchanges;
         let effects = entry.freshness.installed(install.bought, now, dice());
-        self.carry_out(&install.profile, effects);
+        self.carry_out(name, effects);
+        Ok(())
     }
 
     fn drop_secrets(&mut self, names: &[ProfileName]) {
@@ -520,6 +580,15 @@ impl Entry {
 
 fn seconds(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Returns why a key that was proven is not kept.
+pub fn changed_meanwhile(name: &ProfileName) -> Problem {
+    Problem::new(
+        ErrorCode::EXISTS,
+        format!("profile `{name}` was changed or removed while its key was proven"),
+        "nothing was kept: look at it with `dph-agent-client list`, then add the key again",
+    )
 }
 
 fn no_key(profile: &Profile) -> Problem {

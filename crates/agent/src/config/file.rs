@@ -8,7 +8,6 @@ use std::path::{Path, PathBuf};
 use dph_agent_protocol::{ErrorCode, Settings};
 use toml_edit::{DocumentMut, Item, Table, value};
 
-use super::profile::merged;
 use super::read::{self, Fault, PROFILE_KEYS};
 use super::{Config, ProfileName};
 use crate::error::Problem;
@@ -24,7 +23,7 @@ pub struct ConfigFile {
 /// A change to the configuration.
 #[derive(Clone, Debug)]
 pub enum Edit {
-    /// Sets what `Settings` names in a profile, which is created if there is none.
+    /// Gives a profile these settings and no others; it is created if there is none.
     Put(ProfileName, Box<Settings>),
     /// Removes profiles.
     Remove(Vec<ProfileName>),
@@ -103,11 +102,6 @@ impl ConfigFile {
         Ok(config)
     }
 
-    /// Returns what a profile's settings would be after a change; the profile may be new.
-    pub fn settings_after(&self, name: &ProfileName, change: &Settings) -> Settings {
-        merged(&self.settings_of(name), change)
-    }
-
     /// Returns the settings that a profile has in the file.
     pub fn settings_of(&self, name: &ProfileName) -> Settings {
         read::settings(&self.text).remove(name.as_str()).unwrap_or_default()
@@ -169,8 +163,9 @@ fn put(document: &mut DocumentMut, name: &ProfileName, settings: &Settings) {
     let profile = profiles.entry(name.as_str()).or_insert_with(|| Item::Table(Table::new()));
     let Some(profile) = profile.as_table_mut() else { return };
     for (key, text) in PROFILE_KEYS.iter().zip(texts(settings)) {
-        if let Some(text) = text {
-            set(profile, key, &text);
+        match text {
+            Some(text) => set(profile, key, &text),
+            None => drop(profile.remove(key)),
         }
     }
 }
@@ -249,7 +244,9 @@ mod tests {
     }
 
     fn url(text: &str) -> Box<Settings> {
-        Box::new(Settings { url: Some(text.to_owned()), ..Settings::default() })
+        let (platform, username) =
+            (Some(dph_agent_protocol::PlatformKind::SOFTWARE_HUB), Some("alice".to_owned()));
+        Box::new(Settings { platform, username, url: Some(text.to_owned()), ..Settings::default() })
     }
 
     #[test]

@@ -243,9 +243,11 @@ fn proxy(text: Option<&str>) -> Result<ProxySetting, SettingError> {
     }
 }
 
-/// Returns the settings of `base` with those that `change` names put over them.
-pub(super) fn merged(base: &Settings, change: &Settings) -> Settings {
+/// Returns the settings of `base` with those that `change` names put over them. What another platform,
+/// place or trust makes meaningless goes, unless it is named, too.
+pub fn merged(base: &Settings, change: &Settings) -> Settings {
     let text = |over: &Option<String>, under: &Option<String>| over.clone().or_else(|| under.clone());
+    let base = without_stale(base.clone(), change);
     Settings {
         platform: change.platform.or(base.platform),
         url: text(&change.url, &base.url),
@@ -257,5 +259,72 @@ pub(super) fn merged(base: &Settings, change: &Settings) -> Settings {
         proxy: text(&change.proxy, &base.proxy),
         key_source: text(&change.key_source, &base.key_source),
         refresh: change.refresh.or(base.refresh),
+    }
+}
+
+fn without_stale(mut base: Settings, change: &Settings) -> Settings {
+    let changed = |over: &Option<String>, under: &Option<String>| over.is_some() && over != under;
+    if change.platform.is_some() && change.platform != base.platform {
+        (base.auth_url, base.username, base.scope, base.tls_pin) = (None, None, None, None);
+    }
+    if changed(&change.url, &base.url) {
+        (base.auth_url, base.tls_pin) = (None, None);
+    }
+    if changed(&change.auth_url, &base.auth_url) || changed(&change.ca_file, &base.ca_file) {
+        base.tls_pin = None;
+    }
+    base
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(pairs: &[(&str, &str)]) -> Settings {
+        let value =
+            |key: &str| pairs.iter().find(|(name, _)| *name == key).map(|(_, value)| (*value).to_owned());
+        let platform = value("platform");
+        Settings {
+            platform: PlatformKind::ALL.iter().copied().find(|it| it.word() == platform.as_deref()),
+            url: value("url"),
+            auth_url: value("auth-url"),
+            username: value("username"),
+            ca_file: value("ca-file"),
+            tls_pin: value("tls-pin"),
+            key_source: value("key-source"),
+            ..Settings::default()
+        }
+    }
+
+    fn prod() -> Settings {
+        settings(&[
+            ("platform", "software-hub"),
+            ("url", "https://old.example"),
+            ("auth-url", "https://auth.old.example"),
+            ("username", "alice"),
+            ("tls-pin", "sha256:00"),
+            ("key-source", "session"),
+        ])
+    }
+
+    #[test]
+    fn a_new_url_takes_the_old_place_of_tokens_and_its_pin_away() {
+        let merged = merged(&prod(), &settings(&[("url", "https://new.example")]));
+        assert_eq!((merged.auth_url, merged.tls_pin), (None, None));
+        assert_eq!(merged.username.as_deref(), Some("alice"));
+    }
+
+    #[test]
+    fn a_new_platform_takes_the_user_away() {
+        let merged = merged(&prod(), &settings(&[("platform", "ibm-cloud")]));
+        assert_eq!((merged.auth_url, merged.username), (None, None));
+        assert_eq!(merged.url.as_deref(), Some("https://old.example"));
+    }
+
+    #[test]
+    fn new_authorities_end_a_pin_and_the_same_settings_change_nothing() {
+        assert_eq!(merged(&prod(), &settings(&[("ca-file", "/etc/ca.pem")])).tls_pin, None);
+        assert_eq!(merged(&prod(), &prod()), prod());
+        assert_eq!(merged(&prod(), &Settings::default()), prod());
     }
 }

@@ -60,7 +60,7 @@ impl Scene {
     }
 
     fn ask_new(&mut self, caller: u32) {
-        self.ask(caller, Need { new_at: Some(self.now), ..Need::default() });
+        self.ask(caller, Need { sent_since: Some(self.now.before(NEW_ENOUGH)), ..Need::default() });
     }
 
     fn reject(&mut self, caller: u32, token: &str) {
@@ -180,7 +180,7 @@ fn a_good_token_is_served_for_its_whole_life_while_the_platform_is_down() {
         scene.pass(SECOND);
         scene.ask(caller, Need::default());
         assert_eq!(scene.token_of(caller), "token-1", "after {} s", 60 + caller);
-        if scene.state.is_running() {
+        if scene.state.next_due().is_none() {
             scene.fail(ErrorCode::UNREACHABLE);
         }
     }
@@ -458,4 +458,94 @@ fn dropping_the_key_ends_the_wait_and_the_token() {
     assert_eq!(scene.code_of(2), ErrorCode::NO_KEY);
     assert_eq!(scene.state.token_state(scene.now), TokenState::NONE);
     assert_eq!(scene.state.next_due(), None);
+}
+
+#[test]
+fn a_platform_that_asks_for_no_pause_is_not_asked_without_pause() {
+    let mut scene = Scene::with(true, false);
+    scene.ask(0, Need::default());
+    let busy = Problem::new(ErrorCode::UNREACHABLE, "status 503", "wait");
+    scene.end(Outcome::Failed(Problem { retry_after: Some(Duration::ZERO), ..busy }), LATEST);
+    assert_eq!(scene.state.next_due(), Some(scene.now + SECOND));
+}
+
+#[test]
+fn who_waits_for_a_newer_attempt_obeys_the_platforms_pause_too() {
+    let mut scene = Scene::new();
+    scene.ask(0, Need::default());
+    scene.now = scene.now + 20 * SECOND;
+    scene.ask_new(1);
+    let throttled = Problem::new(ErrorCode::THROTTLED, "status 429", "wait");
+    scene.end(Outcome::Failed(Problem { retry_after: Some(HOUR), ..throttled }), LATEST);
+    assert_eq!(scene.refusal_of(1).retry_after, Some(HOUR));
+    assert_eq!(scene.attempts.len(), 1);
+}
+
+#[test]
+fn a_token_sold_again_is_not_asked_for_again_at_once() {
+    let mut scene = Scene::holding(HOUR);
+    scene.reject(1, "token-1");
+    scene.sell_this("token-1", Some(HOUR));
+    for caller in 2..20 {
+        scene.reject(caller, "token-1");
+        assert_eq!(scene.code_of(caller), ErrorCode::STILL_REJECTED);
+    }
+    assert_eq!(scene.attempts.len(), 1);
+    scene.now = scene.now + NEW_ENOUGH;
+    scene.reject(20, "token-1");
+    assert_eq!(scene.attempts.len(), 2);
+}
+
+#[test]
+fn no_life_at_all_can_be_asked_of_a_token_without_expiry() {
+    let mut scene = Scene::new();
+    scene.ask_for(0, Duration::ZERO);
+    scene.sell_this("endless", None);
+    (1..10).for_each(|caller| scene.ask_for(caller, Duration::ZERO));
+    assert!((0..10).all(|caller| scene.token_of(caller) == "endless"));
+    assert_eq!(scene.attempts.len(), 1);
+}
+
+#[test]
+fn a_caller_is_not_stranded_when_the_refusal_was_forgiven_meanwhile() {
+    let mut scene = Scene::with(false, true);
+    scene.ask(0, Need::default());
+    scene.fail(ErrorCode::KEY_REFUSED);
+    scene.now = scene.now + SECOND;
+    scene.ask(1, Need::default());
+    let effects = scene.state.forgive(scene.now);
+    scene.note(effects);
+    scene.end(Outcome::Unchanged, LATEST);
+    scene.sell(HOUR);
+    assert_eq!(scene.token_of(1), "token-1");
+}
+
+#[test]
+fn forgiving_lets_a_profile_in_use_go_on_being_refreshed() {
+    let mut scene = Scene::holding(HOUR);
+    scene.pass(40 * MINUTE);
+    scene.fail(ErrorCode::MISCONFIGURED);
+    scene.forget_history();
+    let effects = scene.state.forgive(scene.now);
+    scene.note(effects);
+    scene.pass(Duration::ZERO);
+    assert_eq!(scene.attempts, [Mode::Held]);
+}
+
+#[test]
+fn a_profile_that_is_always_fresh_replaces_a_token_without_expiry() {
+    let mut scene = Scene::with(true, false);
+    scene.ask(0, Need::default());
+    scene.sell_this("endless", None);
+    scene.pass(MINUTE);
+    assert_eq!(scene.attempts.len(), 2);
+}
+
+#[test]
+fn callers_who_have_gone_are_not_kept() {
+    let mut scene = Scene::new();
+    (0..10).for_each(|caller| scene.ask(caller, Need::default()));
+    scene.state.prune(|caller| caller % 2 == 0);
+    scene.sell(HOUR);
+    assert_eq!(scene.answers.len(), 5);
 }
