@@ -38,11 +38,15 @@ pub fn wait_until(what: &str, mut look: impl FnMut() -> bool) {
     wait_for(what, || look().then_some(()));
 }
 
-/// Returns the folder with the binaries of this build, which is brought up to date first: `cargo test`
-/// of this package alone would not build the binaries of the others.
+/// Returns the folder with the binaries to test: the one that `DPH_PROGRAMS` names, such as `/usr/bin`, else
+/// that of this build, which is brought up to date first, since `cargo test` of this package alone would not
+/// build the binaries of the others.
 fn programs() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
+        if let Some(folder) = std::env::var_os("DPH_PROGRAMS") {
+            return folder.into();
+        }
         let test = std::env::current_exe().unwrap();
         let folder = test.parent().and_then(Path::parent).unwrap().to_owned();
         let all_there = ["dph-agent", "dph-agent-client", "dph-mock-platform"]
