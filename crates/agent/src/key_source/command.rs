@@ -4,8 +4,11 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+#[cfg(unix)]
+use process_wrap::tokio::ProcessSession;
+use process_wrap::tokio::{ChildWrapper, CommandWrap};
 use tokio::io::AsyncReadExt as _;
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
@@ -37,29 +40,53 @@ pub enum CommandError {
 ///
 /// When it fails, takes too long or prints too much.
 pub(super) async fn run(line: &[String]) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    let (program, arguments) =
-        line.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-    let mut child = Command::new(program)
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()?;
-    timeout(TIMEOUT, output_of(&mut child)).await.unwrap_or(Err(CommandError::Timeout))
+    timeout(TIMEOUT, Running::start(line)?.output()).await.unwrap_or(Err(CommandError::Timeout))
 }
 
-async fn output_of(child: &mut Child) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    // Room for all of it, so that nothing moves; one byte more than allowed shows that there is more.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_LEN + 1));
-    if let Some(output) = child.stdout.take() {
-        output.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut text).await?;
+/// A command, which is killed with all that it started when nobody waits for it any more.
+struct Running {
+    child: Box<dyn ChildWrapper>,
+    ended: bool,
+}
+
+impl Running {
+    fn start(line: &[String]) -> io::Result<Self> {
+        let (program, arguments) =
+            line.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        let mut command = Command::new(program);
+        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        // It names the terminal that a helper such as gpg-agent would ask on.
+        command.env_remove("GPG_TTY").kill_on_drop(true);
+        let mut command = CommandWrap::from(command);
+        #[cfg(unix)] // A session of its own has no terminal, and is a group that can be killed as one.
+        command.wrap(ProcessSession);
+        Ok(Self { child: command.spawn()?, ended: false })
     }
-    if text.len() > MAX_KEY_LEN {
-        return Err(CommandError::TooLong);
+
+    async fn output(mut self) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+        // Room for all of it, so that nothing moves; one byte more than allowed shows that there is more.
+        let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_LEN + 1));
+        if let Some(output) = self.child.stdout().take() {
+            output.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut text).await?;
+        }
+        if text.len() > MAX_KEY_LEN {
+            return Err(CommandError::TooLong);
+        }
+        let status = self.child.wait().await?;
+        self.ended = true;
+        if status.success() { Ok(text) } else { Err(CommandError::Failed(status)) }
     }
-    let status = child.wait().await?;
-    if status.success() { Ok(text) } else { Err(CommandError::Failed(status)) }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // Once it has ended, its number may be another's.
+        if !self.ended
+            && let Err(error) = self.child.start_kill()
+        {
+            tracing::debug!(%error, "a key command could not be killed");
+        }
+    }
 }
 
 #[cfg(all(test, unix))]
@@ -86,5 +113,32 @@ mod tests {
     #[tokio::test]
     async fn a_command_that_asks_gets_no_answer() {
         assert!(matches!(sh("read answer").await, Err(CommandError::Failed(_))));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[tokio::test]
+    async fn a_command_has_no_terminal_to_ask_on() {
+        let script = "read -r _ _ _ _ _ session _ </proc/$$/stat; echo $(( session == $$ )); cat </dev/tty || echo none";
+        assert_eq!(sh(script).await.unwrap().as_slice(), b"1\nnone\n");
+    }
+
+    #[tokio::test]
+    async fn a_command_that_is_given_up_dies_with_all_that_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR)
+            .unwrap();
+        // The grandchild holds the pipe open for as long as it lives.
+        let script = format!("(exec 3>'{0}'; echo >&3; sleep 600) & wait", pipe.display());
+        let mut given_up = Box::pin(sh(&script));
+        let mut held = tokio::net::unix::pipe::OpenOptions::new().open_receiver(&pipe).unwrap();
+        let started = async { while held.read(&mut [0]).await.unwrap() == 0 {} };
+        tokio::select! {
+            ended = &mut given_up => panic!("it ended by itself: {ended:?}"),
+            () = started => {}
+        }
+        drop(given_up);
+        let mut rest = Vec::new();
+        timeout(TIMEOUT, held.read_to_end(&mut rest)).await.expect("the grandchild lives on").unwrap();
     }
 }
