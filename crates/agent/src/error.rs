@@ -92,6 +92,9 @@ fn misconfigured_hint(fault: &Misconfiguration, profile: &str) -> String {
         Misconfiguration::ProxyAuthentication => {
             "put user and password into https_proxy of the agent".to_owned()
         }
+        Misconfiguration::ProxyVariable(_) => {
+            "start the agent with https_proxy such as http://proxy:3128, or without it".to_owned()
+        }
         Misconfiguration::Tls { .. }
         | Misconfiguration::ScopeNotTaken { .. }
         | Misconfiguration::NotFound { .. }

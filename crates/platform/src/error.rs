@@ -5,7 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::Fingerprint;
+use crate::{Fingerprint, UrlError};
 
 /// Why there is no token.
 ///
@@ -141,6 +141,9 @@ pub enum Misconfiguration {
     /// The proxy asks for a user name and password.
     #[error("the proxy asks for a user name and password")]
     ProxyAuthentication,
+    /// `https_proxy` of the environment is not the address of a proxy.
+    #[error("https_proxy of the agent's environment is wrong")]
+    ProxyVariable(#[source] UrlError),
     /// A scope is given, but the address already says what tokens are for.
     #[error("`{url}` takes no scope")]
     ScopeNotTaken {

@@ -95,8 +95,8 @@ async fn client(target: &Target, seen: Seen, timeouts: Timeouts) -> Result<Clien
             "localhost",
             &[SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))],
         );
-    if let Some(proxy) = target.proxy.towards(&target.auth_url) {
-        builder = builder.proxy(proxy.map_err(failure)?);
+    if let Some(proxy) = target.proxy.towards(&target.auth_url)? {
+        builder = builder.proxy(proxy);
     }
     builder.build().map_err(failure)
 }
@@ -121,7 +121,7 @@ async fn read(mut response: Response) -> Result<Body, reqwest::Error> {
 }
 
 /// Keeps of the library's error only what it is about: the rest could quote anything.
-fn failure(error: reqwest::Error) -> PlatformError {
+pub(crate) fn failure(error: reqwest::Error) -> PlatformError {
     if let Some(error) = chain(&error).find_map(|source| source.downcast_ref()) {
         return tls::failure(error);
     }

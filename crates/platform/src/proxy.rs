@@ -5,7 +5,8 @@ use std::{fmt, str::FromStr};
 use reqwest::NoProxy;
 use url::Url;
 
-use crate::{BaseUrl, UrlError};
+use crate::http::failure;
+use crate::{BaseUrl, Misconfiguration, PlatformError, UrlError};
 
 /// Whether connections go through a proxy. Plain HTTP, which stays on this machine, never does.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,8 +22,8 @@ pub enum Proxy {
 /// What the environment says about proxies, read once by the caller.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ProxyEnv {
-    /// `https_proxy`.
-    pub https_proxy: Option<ProxyUrl>,
+    /// `https_proxy`; one that makes no sense is never passed by.
+    pub https_proxy: Option<Result<ProxyUrl, UrlError>>,
     /// `no_proxy`: names, addresses and networks that are reached without it, separated by commas.
     pub no_proxy: Option<String>,
 }
@@ -33,17 +34,21 @@ pub struct ProxyEnv {
 pub struct ProxyUrl(Url);
 
 impl Proxy {
-    pub(crate) fn towards(&self, base: &BaseUrl) -> Option<Result<reqwest::Proxy, reqwest::Error>> {
+    pub(crate) fn towards(&self, base: &BaseUrl) -> Result<Option<reqwest::Proxy>, PlatformError> {
         match self {
-            Self::Environment(env) if !base.is_loopback() => Some(
-                env.https_proxy
-                    .as_ref()?
-                    .to_reqwest()
-                    .map(|proxy| proxy.no_proxy(env.no_proxy.as_deref().and_then(NoProxy::from_string))),
-            ),
-            Self::Environment(_) | Self::None => None,
-            Self::Url(url) => Some(url.to_reqwest()),
+            Self::Environment(env) if !base.is_loopback() => env.proxy(),
+            Self::Environment(_) | Self::None => Ok(None),
+            Self::Url(url) => url.to_reqwest().map(Some).map_err(failure),
         }
+    }
+}
+
+impl ProxyEnv {
+    fn proxy(&self) -> Result<Option<reqwest::Proxy>, PlatformError> {
+        let Some(https_proxy) = &self.https_proxy else { return Ok(None) };
+        let url = https_proxy.as_ref().map_err(|&error| Misconfiguration::ProxyVariable(error))?;
+        let proxy = url.to_reqwest().map_err(failure)?;
+        Ok(Some(proxy.no_proxy(self.no_proxy.as_deref().and_then(NoProxy::from_string))))
     }
 }
 
@@ -102,12 +107,22 @@ mod tests {
 
     #[test]
     fn the_environments_proxy_is_not_asked_for_this_machine() {
-        let env = ProxyEnv { https_proxy: "proxy:3128".parse().ok(), no_proxy: None };
-        let towards = |proxy: &Proxy, url| proxy.towards(&BaseUrl::parse(url).unwrap()).is_some();
+        let env = ProxyEnv { https_proxy: Some("proxy:3128".parse()), no_proxy: None };
+        let towards = |proxy: &Proxy, url| proxy.towards(&BaseUrl::parse(url).unwrap()).unwrap().is_some();
         assert!(towards(&Proxy::Environment(env.clone()), "https://cpd.example.com"));
         assert!(!towards(&Proxy::Environment(env.clone()), "https://127.0.0.1:8443"));
         assert!(!towards(&Proxy::Environment(ProxyEnv::default()), "https://cpd.example.com"));
         assert!(!towards(&Proxy::None, "https://cpd.example.com"));
         assert!(towards(&Proxy::Url("proxy:3128".parse().unwrap()), "https://127.0.0.1:8443"));
+    }
+
+    #[test]
+    fn a_proxy_of_the_environment_that_makes_no_sense_is_not_passed_by() {
+        let env = ProxyEnv { https_proxy: Some("socks5://proxy".parse()), no_proxy: None };
+        let towards = |proxy: &Proxy, url| proxy.towards(&BaseUrl::parse(url).unwrap()).map(|_| ());
+        let wrong = Misconfiguration::ProxyVariable(UrlError::Proxy).into();
+        assert_eq!(towards(&Proxy::Environment(env.clone()), "https://cpd.example.com"), Err(wrong));
+        assert_eq!(towards(&Proxy::Environment(env), "https://127.0.0.1:8443"), Ok(()));
+        assert_eq!(towards(&Proxy::None, "https://cpd.example.com"), Ok(()));
     }
 }

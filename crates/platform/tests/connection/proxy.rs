@@ -35,7 +35,7 @@ async fn the_environments_proxy_is_used_but_for_the_names_that_it_excepts() {
     let (proxy, seen) = tunnel(server.address).await;
     let environment = |no_proxy: &str| {
         Proxy::Environment(ProxyEnv {
-            https_proxy: proxy.to_string().parse().ok(),
+            https_proxy: Some(proxy.to_string().parse()),
             no_proxy: Some(no_proxy.to_owned()),
         })
     };
