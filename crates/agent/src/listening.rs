@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use dph_agent_ipc::{Endpoint, Listener, Surroundings, place, prepare_folder};
+use dph_agent_ipc::{
+    Endpoint, EndpointError, Listener, Rule, Surroundings, passed_over, place, prepare_folder,
+};
 use tokio::time::{Instant, sleep};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::config::Config;
 use crate::error::Chain;
@@ -26,7 +28,11 @@ pub(crate) type Place = (Listener, Option<OnlyOne>);
 /// # Errors
 ///
 /// When there is no place, or somebody else has it.
-pub(crate) async fn take_place(options: &Options, paths: &Paths, config: &Config) -> Result<Place, StartError> {
+pub(crate) async fn take_place(
+    options: &Options,
+    paths: &Paths,
+    config: &Config,
+) -> Result<Place, StartError> {
     #[cfg(target_os = "linux")]
     if options.socket.is_none()
         && let Some(place) = activated(paths)?
@@ -61,7 +67,39 @@ async fn listen(named: Option<PathBuf>, paths: &Paths, config: &Config) -> Resul
         open_to_guests(&endpoint, config)?;
         return Ok((listener, None));
     }
-    let endpoint = place(&Surroundings::from_env())?;
+    let endpoint = own_place()?;
     let only_one = OnlyOne::become_it(&paths.lock(), &endpoint)?;
     Ok((Listener::bind(&endpoint).await?, Some(only_one)))
+}
+
+/// Returns the first usable place of this user, and says why it is not the one that the environment names.
+fn own_place() -> Result<Endpoint, EndpointError> {
+    let surroundings = Surroundings::from_env();
+    for (rule, error) in passed_over(&surroundings) {
+        let error = Chain(&error);
+        if rule == Rule::RuntimeDir {
+            warn!(%error, "cannot listen below {rule}: trying the next place");
+        } else {
+            debug!(%error, "cannot listen below {rule}: trying the next place");
+        }
+    }
+    place(&surroundings)
+}
+
+/// Lets users of `allow-uid` reach a socket that was named for them; who they are is checked all the same.
+#[cfg(unix)]
+fn open_to_guests(endpoint: &Endpoint, config: &Config) -> Result<(), StartError> {
+    use std::os::unix::fs::PermissionsExt as _;
+    if config.allow_uid.is_empty() {
+        return Ok(());
+    }
+    let mode = std::fs::Permissions::from_mode(0o666);
+    std::fs::set_permissions(endpoint.path(), mode)
+        .map_err(|source| StartError::System { what: "open the socket to the users of allow-uid", source })
+}
+
+#[cfg(windows)]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+fn open_to_guests(_endpoint: &Endpoint, _config: &Config) -> Result<(), StartError> {
+    Ok(())
 }

@@ -1,8 +1,9 @@
 //! `dph-agent`: arguments, logging, runtime, exit status.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "this is where the program speaks to people")]
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use dph_agent::config::{ConfigError, ConfigFile};
@@ -10,7 +11,7 @@ use dph_agent::error::Chain;
 use dph_agent::log::{self, LogFormat};
 use dph_agent::paths::Paths;
 use dph_agent::start::{self, Shell};
-use dph_agent::{Agent, Options, StartError, harden};
+use dph_agent::{Agent, Options, harden};
 use tracing::level_filters::LevelFilter;
 
 /// Holds API keys of IBM Data Product Hub and hands out fresh bearer tokens.
@@ -33,12 +34,12 @@ struct How {
     /// Use this configuration file [default: `DPH_AGENT_CONFIG`, else config.toml in the user's folder]
     #[arg(long, global = true, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// How log lines look
-    #[arg(long, global = true, value_enum, default_value = "text")]
-    log_format: LogFormat,
-    /// What is logged: error, warn, info, debug or off
-    #[arg(long, global = true, default_value = "info", value_name = "LEVEL")]
-    log_level: LevelFilter,
+    /// How log lines look [default: text]
+    #[arg(long, global = true, value_enum)]
+    log_format: Option<LogFormat>,
+    /// What is logged: error, warn, info, debug or off [default: info]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log_level: Option<LevelFilter>,
     /// Leave the terminal's session; `start` says so to the agent that it starts
     #[arg(long, hide = true)]
     background: bool,
@@ -62,86 +63,107 @@ enum Command {
 /// Stack of the threads that wait for disks and name servers. The default of 2 MiB is a huge page to
 /// Linux, which then gives each thread all of it at the first touch.
 const THREAD_STACK: usize = 512 * 1024;
+/// How long the end waits for those threads; what hangs at a disk must not keep a key alive.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    if let Err(error) = harden::harden() {
-        return fail(
-            &format!("cannot protect this process: {error}"),
-            "a key must not be held unprotected: look at the system's limits",
-        );
-    }
-    let cli = Cli::parse();
-    let Some(paths) = Paths::find(cli.how.config.clone()) else {
-        return fail("this user has no home folder", "set HOME, or run as a user who has one");
-    };
-    match cli.command {
-        None => run(cli.how, paths),
-        Some(Command::Start { shell, replace }) => {
-            let how = start::How { socket: cli.how.socket, config: cli.how.config, shell, replace };
-            start::start(&how, &paths).map_or_else(
-                |error| fail(&Chain(&error).to_string(), &error.hint()),
-                |started| {
-                    println!("{}", started.environment);
-                    eprintln!("{}", started.message);
-                    ExitCode::SUCCESS
-                },
-            )
-        }
-        Some(Command::CheckConfig) => check_config(paths),
+    carry_out().unwrap_or_else(|failure| failure.tell(&mut io::stderr()))
+}
+
+fn carry_out() -> Result<ExitCode, Failure> {
+    harden::harden().map_err(|error| {
+        let hint = "a key must not be held unprotected: look at the system's limits";
+        Failure::new(format!("cannot protect this process: {error}"), hint)
+    })?;
+    let Cli { command, mut how } = Cli::parse();
+    how.socket = how.socket.map(std::path::absolute).transpose().map_err(|error| {
+        Failure::new(format!("cannot use the socket's name: {error}"), "give its whole path")
+    })?;
+    let paths = Paths::find(how.config.clone()).ok_or_else(|| {
+        Failure::new("this user has no home folder", "set HOME, or run as a user who has one")
+    })?;
+    match command {
+        None => run(how, paths),
+        Some(Command::Start { shell, replace }) => start(how, shell, replace, &paths),
+        Some(Command::CheckConfig) => check_config(&paths),
     }
 }
 
-fn run(how: How, paths: Paths) -> ExitCode {
-    log::start(how.log_format, how.log_level);
+fn run(how: How, paths: Paths) -> Result<ExitCode, Failure> {
+    let failed = |error| Failure::new(format!("cannot start: {error}"), "look at the system's limits");
+    let format = how.log_format.unwrap_or(LogFormat::Text);
+    let mut log = log::start(format, how.log_level.unwrap_or(LevelFilter::INFO)).map_err(failed)?;
     if how.background {
         start::leave_session();
     }
     let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = match runtime.enable_all().thread_stack_size(THREAD_STACK).build() {
-        Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("cannot start: {error}"), "look at the system's limits"),
-    };
-    runtime.block_on(async {
-        match Box::pin(Agent::start(Options { socket: how.socket }, paths)).await {
-            Ok(agent) => {
-                agent.run().await;
-                ExitCode::SUCCESS
-            }
-            Err(error) => fail(&format!("cannot start: {}", Chain(&error)), hint(&error)),
-        }
-    })
+    let runtime = runtime.enable_all().thread_stack_size(THREAD_STACK).build().map_err(failed)?;
+    let ended = runtime.block_on(Box::pin(serve(Options { socket: how.socket }, paths)));
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    let status = ended.map_or_else(|failure| failure.tell(&mut log), |()| ExitCode::SUCCESS);
+    log.drain();
+    Ok(status)
 }
 
-fn check_config(paths: Paths) -> ExitCode {
-    let mut file = ConfigFile::new(paths.config);
+async fn serve(options: Options, paths: Paths) -> Result<(), Failure> {
+    let agent = Agent::start(options, paths).await;
+    let agent =
+        agent.map_err(|error| Failure::new(format!("cannot start: {}", Chain(&error)), error.hint()))?;
+    let ended = agent.run().await;
+    ended.map_err(|error| Failure::new(Chain(&error).to_string(), "start it again: dph-agent start"))
+}
+
+fn start(how: How, shell: Shell, replace: bool, paths: &Paths) -> Result<ExitCode, Failure> {
+    let How { socket, config, log_format, log_level, .. } = how;
+    let how = start::How { socket, config, log_format, log_level, shell, replace };
+    let started = start::start(&how, paths);
+    let started = started.map_err(|error| Failure::new(Chain(&error).to_string(), error.hint()))?;
+    say(&mut io::stderr(), &started.message);
+    print(&started.environment)
+}
+
+fn check_config(paths: &Paths) -> Result<ExitCode, Failure> {
+    let mut file = ConfigFile::of(paths);
     match file.load() {
         Ok(config) => {
-            println!("{}: {} profiles, nothing wrong", file.path().display(), config.profiles.len());
-            ExitCode::SUCCESS
+            print(&format!("{}: {} profiles, nothing wrong", file.path().display(), config.profiles.len()))
         }
         Err(ConfigError::Faults { path, faults }) => {
-            for fault in &faults {
-                eprintln!("{}: {fault}", path.display());
-            }
-            fail(&format!("{} faults in `{}`", faults.len(), path.display()), "mend the lines named above")
+            let path = path.display();
+            faults.iter().for_each(|fault| say(&mut io::stderr(), &format!("{path}: {fault}")));
+            Err(Failure::new(format!("{} faults in `{path}`", faults.len()), "mend the lines named above"))
         }
-        Err(error) => {
-            fail(&Chain(&error).to_string(), "look at the owner and mode of the file and its folder")
-        }
+        Err(error) => Err(Failure::new(Chain(&error).to_string(), error.hint())),
     }
 }
 
-fn hint(error: &StartError) -> &'static str {
-    match error {
-        StartError::Config(_) => "`dph-agent check-config` names every fault",
-        StartError::OnlyOne(_) => "use that one, or stop it: dph-agent-client stop",
-        StartError::Bind(_) => "use the agent that listens there, or give another --socket",
-        StartError::Endpoint(_) => "mend the folder's owner and mode, or give another --socket",
-        StartError::System { .. } => "look at the system's limits",
+/// What ends the program, and the next step.
+struct Failure {
+    message: String,
+    hint: String,
+}
+
+impl Failure {
+    fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: hint.into() }
+    }
+
+    fn tell(&self, to: &mut dyn Write) -> ExitCode {
+        say(to, &format!("error: {}\nhint: {}", self.message, self.hint));
+        ExitCode::FAILURE
     }
 }
 
-fn fail(message: &str, hint: &str) -> ExitCode {
-    eprintln!("error: {message}\nhint: {hint}");
-    ExitCode::FAILURE
+/// Prints what was asked for.
+fn print(answer: &str) -> Result<ExitCode, Failure> {
+    let printed = writeln!(io::stdout(), "{answer}");
+    printed.map_err(|error| {
+        Failure::new(format!("cannot print the answer: {error}"), "look at where standard output goes")
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says something to the user, who need not listen.
+fn say(to: &mut dyn Write, text: &str) {
+    let _nobody_listens = to.write_all(format!("{text}\n").as_bytes()).is_err();
 }

@@ -1,11 +1,25 @@
 //! Sockets from systemd, and telling it how the agent is.
 
+use std::io;
+use std::os::fd::OwnedFd;
+
+use listenfd::ListenFd;
 use sd_notify::NotifyState;
 
 /// Returns the socket that systemd listens on for the agent, if it started it for that.
-#[cfg(unix)]
-pub fn activated_socket() -> Option<std::os::fd::OwnedFd> {
-    listenfd::ListenFd::from_env().take_unix_listener(0).ok().flatten().map(Into::into)
+///
+/// # Errors
+///
+/// When what it passed on is something else.
+pub fn activated_socket() -> io::Result<Option<OwnedFd>> {
+    let wrong = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    let count = std::env::var("LISTEN_FDS").unwrap_or_default();
+    let mut sockets = ListenFd::from_env();
+    match sockets.len() {
+        0 if !count.is_empty() && count.parse::<u32>().is_err() => wrong("LISTEN_FDS is not a number"),
+        0 | 1 => Ok(sockets.take_unix_listener(0)?.map(OwnedFd::from)),
+        _ => wrong("there are several"),
+    }
 }
 
 /// Says that the agent answers.

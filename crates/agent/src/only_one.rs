@@ -24,6 +24,8 @@ pub enum OnlyOneError {
         holder: String,
         /// Where this one wanted to listen.
         wanted: Endpoint,
+        /// Whether that is where the other one listens, as far as can be told.
+        here: bool,
     },
     /// The lock cannot be used.
     #[error("cannot use the lock `{path}`")]
@@ -48,7 +50,7 @@ impl OnlyOne {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(OnlyOneError::Held { holder: holder(&mut file), wanted: endpoint.clone() });
+                return Err(held(&mut file, endpoint));
             }
             Err(TryLockError::Error(source)) => return Err(unusable(source)),
         }
@@ -60,14 +62,18 @@ impl OnlyOne {
 fn name_holder(file: &mut File, endpoint: &Endpoint) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
-    write!(file, "process {}, listening on {endpoint}", std::process::id())
+    write!(file, "process {}, {}", std::process::id(), listening_on(endpoint))
 }
 
-fn holder(file: &mut File) -> String {
+fn held(file: &mut File, wanted: &Endpoint) -> OnlyOneError {
     let mut text = String::new();
     // Written a moment after the lock was taken, so that it may not be there yet.
-    match file.read_to_string(&mut text) {
-        Ok(length) if length > 0 => text,
-        Ok(_) | Err(_) => "it has just started".to_owned(),
-    }
+    let named = file.read_to_string(&mut text).is_ok_and(|length| length > 0);
+    let here = !named || text.ends_with(&listening_on(wanted));
+    let holder = if named { text } else { "it has just started".to_owned() };
+    OnlyOneError::Held { holder, wanted: wanted.clone(), here }
+}
+
+fn listening_on(endpoint: &Endpoint) -> String {
+    format!("listening on {endpoint}")
 }

@@ -9,6 +9,8 @@ use directories::ProjectDirs;
 pub struct Paths {
     /// The configuration.
     pub config: PathBuf,
+    /// Whether somebody named it, so that it is to be there.
+    pub named: bool,
     /// What survives a restart: no secret is in it.
     pub state: PathBuf,
 }
@@ -20,9 +22,11 @@ impl Paths {
         let folders = ProjectDirs::from("", "", "dph-agent")?;
         let from_env =
             || std::env::var_os("DPH_AGENT_CONFIG").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let config = config.or_else(from_env).unwrap_or_else(|| folders.config_dir().join("config.toml"));
+        let named = config.or_else(from_env);
+        let is_named = named.is_some();
+        let config = named.unwrap_or_else(|| folders.config_dir().join("config.toml"));
         let state = folders.state_dir().unwrap_or_else(|| folders.data_local_dir()).to_owned();
-        Some(Self { config: std::path::absolute(config).ok()?, state })
+        Some(Self { config: std::path::absolute(config).ok()?, named: is_named, state })
     }
 
     /// Says whom keys that are read are for.

@@ -22,12 +22,22 @@ const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Serves until the agent is stopped, then drains and removes the socket.
 pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>) {
     let sessions = Sessions::default();
+    let mut short = false;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((connection, peer)) => welcome(connection, peer, &own, &sessions, &desk).await,
+                Ok((connection, peer)) => {
+                    if std::mem::take(&mut short) {
+                        info!("connections are accepted again");
+                    }
+                    welcome(connection, peer, &own, &sessions, &desk).await;
+                }
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection");
+                    if std::mem::replace(&mut short, true) {
+                        debug!(%error, "still cannot accept a connection");
+                    } else {
+                        warn!(%error, "cannot accept a connection");
+                    }
                     sleep(ACCEPT_PAUSE).await;
                 }
             },

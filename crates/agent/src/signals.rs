@@ -13,6 +13,13 @@ pub enum Wish {
 
 pub use system::Signals;
 
+impl Signals {
+    /// Waits until the agent is to end.
+    pub async fn stop(&mut self) {
+        while self.next().await != Wish::Stop {}
+    }
+}
+
 #[cfg(unix)]
 mod system {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};

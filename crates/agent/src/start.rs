@@ -1,6 +1,6 @@
 //! `dph-agent start`: an agent in the background, unless one already answers.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
 use std::path::PathBuf;
@@ -8,17 +8,26 @@ use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use clap::ValueEnum as _;
 use dph_agent_ipc::{Endpoint, EndpointError, Stream, candidates};
 use dph_agent_protocol::frame::{HEADER_LEN, Header};
 use dph_agent_protocol::{Hello, Reply, Request};
+use tracing::level_filters::LevelFilter;
 
+use crate::log::LogFormat;
 use crate::paths::Paths;
 use crate::private_file;
+use crate::start_error::endpoint_hint;
 
 /// How long a new agent may take to answer, or an old one to go.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// A log file that is longer when an agent starts is put aside.
+const MAX_LOG_LEN: u64 = 1024 * 1024;
+/// Said where an agent that answers cannot be told how to run.
+const IGNORED: &str =
+    ", with the configuration and the log that it was started with: --replace starts another";
 
 /// A shell that is told where the agent is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -38,10 +47,21 @@ pub struct How {
     pub socket: Option<PathBuf>,
     /// Use this configuration.
     pub config: Option<PathBuf>,
+    /// How its log lines look.
+    pub log_format: Option<LogFormat>,
+    /// What it logs.
+    pub log_level: Option<LevelFilter>,
     /// For whom the environment is printed.
     pub shell: Shell,
     /// Stop the agent that answers.
     pub replace: bool,
+}
+
+impl How {
+    /// Whether something is asked of the agent that one which runs, or its unit, does not know of.
+    fn is_special(&self) -> bool {
+        self.config.is_some() || self.log_format.is_some() || self.log_level.is_some()
+    }
 }
 
 /// An agent that answers.
@@ -92,9 +112,8 @@ impl StartError {
             Self::Ended { log, .. } | Self::Patience { log, .. } => {
                 format!("it says more in {}", log.display())
             }
-            Self::Endpoint(_) | Self::System { .. } => {
-                "run `dph-agent` in the foreground to see more".to_owned()
-            }
+            Self::Endpoint(error) => endpoint_hint(error).to_owned(),
+            Self::System { .. } => "run `dph-agent` in the foreground to see more".to_owned(),
         }
     }
 }
@@ -109,7 +128,8 @@ pub fn start(how: &How, paths: &Paths) -> Result<Started, StartError> {
     let found = places.iter().find_map(|place| Some((place, ping(place)?)));
     match found {
         Some((place, pid)) if !how.replace => {
-            return Ok(started(how.shell, place, format!("agent {pid} answers already")));
+            let ignored = if how.is_special() { IGNORED } else { "" };
+            return Ok(started(how.shell, place, format!("agent {pid} answers already{ignored}")));
         }
         Some((place, _)) => stop(place, paths)?,
         None => {}
@@ -133,7 +153,6 @@ pub fn leave_session() {
 
 fn places(how: &How) -> Result<Vec<Endpoint>, StartError> {
     if let Some(path) = &how.socket {
-        let path = std::path::absolute(path).map_err(system("find the folder you are in"))?;
         return Ok(vec![Endpoint::new(path)?]);
     }
     let surroundings = dph_agent_ipc::Surroundings::from_env();
@@ -173,22 +192,31 @@ fn stop(place: &Endpoint, paths: &Paths) -> Result<(), StartError> {
 
 /// Starts the user unit where it is installed, else a process of its own, which is returned.
 fn launch(how: &How, paths: &Paths) -> Result<Option<Child>, StartError> {
-    if how.socket.is_none() && how.config.is_none() && start_unit() {
+    if how.socket.is_none() && !how.is_special() && start_unit() {
         return Ok(None);
     }
     let log = open_log(paths).map_err(system("open the log file"))?;
     let program = std::env::current_exe().map_err(system("find this program"))?;
     let mut command = Command::new(program);
     command.arg("--background").stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    for (option, value) in [("--socket", &how.socket), ("--config", &how.config)] {
-        if let Some(value) = value {
-            command
-                .arg(option)
-                .arg(std::path::absolute(value).map_err(system("find the folder you are in"))?);
-        }
-    }
+    // Not the caller's folder, which could not be removed or unmounted any more.
+    command.current_dir(&paths.state).args(options(how, paths));
     detach(&mut command);
     command.spawn().map(Some).map_err(system("start the agent"))
+}
+
+/// Returns what the agent is to be told of how to run.
+fn options(how: &How, paths: &Paths) -> Vec<OsString> {
+    let format = how.log_format.and_then(|format| Some(format.to_possible_value()?.get_name().into()));
+    let options = [
+        ("--socket", how.socket.clone().map(OsString::from)),
+        // Also one that the environment names, perhaps from the caller's folder.
+        ("--config", paths.named.then(|| paths.config.clone().into())),
+        ("--log-format", format),
+        ("--log-level", how.log_level.map(|level| level.to_string().into())),
+    ];
+    let told = options.into_iter().filter_map(|(option, value)| Some([option.into(), value?]));
+    told.flatten().collect()
 }
 
 #[cfg(unix)]
@@ -219,6 +247,9 @@ fn start_unit() -> bool {
 fn open_log(paths: &Paths) -> io::Result<File> {
     let path = paths.log();
     private_file::create_folder_of(&path)?;
+    if fs::metadata(&path).is_ok_and(|log| log.len() > MAX_LOG_LEN) {
+        fs::rename(&path, path.with_extension("log.old"))?;
+    }
     private_file::open_or_create(&path)?;
     File::options().append(true).open(&path)
 }

@@ -8,7 +8,7 @@ use dph_agent_protocol::{
     ErrorCode, KeyState, LastError, Listing, PAGE_LEN, ProfileStatus, Selector, TokenState,
 };
 use tokio::sync::{mpsc, oneshot};
-use tokio::task::{Id, JoinError, JoinSet};
+use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::binding::{Binding, Bindings};
@@ -93,12 +93,12 @@ pub struct StatusPage {
 }
 
 impl VaultHandle {
-    /// Starts the vault with the profiles of `config`. It ends when the last handle is dropped.
+    /// Starts the vault with the profiles of `config`. Its task ends when the last handle is dropped.
     ///
     /// # Errors
     ///
     /// When the system has no timer for it.
-    pub fn start(config: Arc<Config>, surroundings: Surroundings) -> std::io::Result<Self> {
+    pub fn start(config: Arc<Config>, surroundings: Surroundings) -> std::io::Result<(Self, JoinHandle<()>)> {
         let (sender, receiver) = mpsc::channel(QUEUE);
         let alarm = surroundings.clock.alarm()?;
         let mut vault = Vault {
@@ -110,8 +110,8 @@ impl VaultHandle {
             next_run: 0,
         };
         vault.apply(config, Why::Edit);
-        tokio::spawn(vault.run(receiver, alarm));
-        Ok(Self(sender))
+        let task = tokio::spawn(vault.run(receiver, alarm));
+        Ok((Self(sender), task))
     }
 
     /// Asks for a token and waits for it.
@@ -536,7 +536,7 @@ impl Entry {
 
     /// Whether only the user can bring a key.
     fn has_no_key(&self) -> bool {
-        self.key.is_none() && (self.forgotten || self.profile.key_source.wants_key())
+        self.key.is_none() && (self.forgotten || !self.profile.key_source.is_readable())
     }
 
     fn key_state(&self) -> KeyState {
@@ -548,6 +548,7 @@ impl Entry {
                 KeyState::MISCONFIGURED
             }
             Some(ErrorCode::SOURCE_UNAVAILABLE) => KeyState::UNAVAILABLE,
+            Some(ErrorCode::NO_KEY) => KeyState::NONE,
             _ if self.key.is_some() => KeyState::HELD,
             _ if self.has_no_key() => KeyState::NONE,
             _ => KeyState::UNREAD,

@@ -1,22 +1,29 @@
 //! The configuration file, which only the agent writes: under a lock, keeping comments, and never
 //! over a change that it has not seen.
 
-use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io::{self, ErrorKind, Write as _};
 use std::path::{Path, PathBuf};
 
 use dph_agent_protocol::{ErrorCode, Settings};
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, value};
 
 use super::read::{self, Fault, PROFILE_KEYS};
 use super::{Config, ProfileName};
-use crate::error::Problem;
+use crate::error::{Chain, Problem};
+use crate::paths::Paths;
 use crate::private_file;
+
+/// The longest configuration that is read.
+const MAX_LEN: usize = 1024 * 1024;
+/// What some editors put before the text.
+const BYTE_ORDER_MARK: &str = "\u{feff}";
 
 /// The file on disk and what was last read from it.
 #[derive(Clone, Debug)]
 pub struct ConfigFile {
     path: PathBuf,
+    /// Somebody named the file: without it there is no configuration, instead of an empty one.
+    named: bool,
     text: String,
 }
 
@@ -66,23 +73,33 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Returns the next step.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Changed { .. } => "let the agent read it (SIGHUP), then try again",
+            Self::Faults { .. } => "mend the file: `dph-agent check-config` names every fault",
+            Self::Read { source, .. } if source.kind() == ErrorKind::NotFound => {
+                "create the file, or name the right one with --config or DPH_AGENT_CONFIG"
+            }
+            Self::Write { source, .. } if source.kind() == ErrorKind::TimedOut => {
+                "try again when the other process is done with the file"
+            }
+            Self::Read { .. } | Self::Write { .. } => "look at the owner and mode of the file and its folder",
+        }
+    }
+}
+
 impl From<ConfigError> for Problem {
     fn from(error: ConfigError) -> Self {
-        let hint = match &error {
-            ConfigError::Changed { .. } => "let the agent read it (SIGHUP), then try again",
-            ConfigError::Faults { .. } => "mend the file: `dph-agent check-config` names every fault",
-            ConfigError::Read { .. } | ConfigError::Write { .. } => {
-                "look at the owner and mode of the file and its folder"
-            }
-        };
-        Self::new(ErrorCode::CONFIG, crate::error::Chain(&error).to_string(), hint)
+        Self::new(ErrorCode::CONFIG, Chain(&error).to_string(), error.hint())
     }
 }
 
 impl ConfigFile {
     /// Names the file; nothing is read yet.
-    pub fn new(path: PathBuf) -> Self {
-        Self { path, text: String::new() }
+    pub fn of(paths: &Paths) -> Self {
+        Self { path: paths.config.clone(), named: paths.named, text: String::new() }
     }
 
     /// Returns where it is.
@@ -90,7 +107,7 @@ impl ConfigFile {
         &self.path
     }
 
-    /// Reads the file; a missing one is an empty one.
+    /// Reads the file; a missing one is an empty one, unless somebody named it.
     ///
     /// # Errors
     ///
@@ -115,7 +132,7 @@ impl ConfigFile {
     pub fn edit(&mut self, edit: &Edit) -> Result<Config, ConfigError> {
         let write_error = |source| ConfigError::Write { path: self.path.clone(), source };
         private_file::create_folder_of(&self.path).map_err(write_error)?;
-        let _lock = lock(&self.path.with_extension("toml.lock")).map_err(write_error)?;
+        let _lock = private_file::lock(&self.path.with_extension("toml.lock")).map_err(write_error)?;
         if self.read()? != self.text {
             return Err(ConfigError::Changed { path: self.path.clone() });
         }
@@ -127,10 +144,11 @@ impl ConfigFile {
     }
 
     fn read(&self) -> Result<String, ConfigError> {
-        match fs::read_to_string(&self.path) {
-            Ok(text) => Ok(text),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            Err(source) => Err(ConfigError::Read { path: self.path.clone(), source }),
+        let text = private_file::read_regular(&self.path, MAX_LEN)
+            .and_then(|text| String::from_utf8(text).map_err(|error| io::Error::other(error.utf8_error())));
+        match text {
+            Err(error) if error.kind() == ErrorKind::NotFound && !self.named => Ok(String::new()),
+            text => text.map_err(|source| ConfigError::Read { path: self.path.clone(), source }),
         }
     }
 
@@ -139,29 +157,38 @@ impl ConfigFile {
     }
 }
 
-/// Waits for other writers; the lock ends with the returned file.
-fn lock(path: &Path) -> io::Result<File> {
-    let file = private_file::open_or_create(path)?;
-    file.lock()?;
-    Ok(file)
-}
-
+/// Returns the text after a change. The comments at its top are the file's own: they stay there,
+/// whatever comes or goes below. So do the marks of other editors, which the parser would drop.
 fn edited(text: &str, edit: &Edit) -> String {
+    let (mark, unmarked) =
+        text.strip_prefix(BYTE_ORDER_MARK).map_or(("", text), |rest| (BYTE_ORDER_MARK, rest));
+    let lines = unmarked.replace("\r\n", "\n");
+    let (header, rest) = split_header(&lines);
+    let gap = if header.is_empty() || !rest.is_empty() { "" } else { "\n\n" };
     // The text was read and parsed before, so that this cannot fail.
-    let mut document = text.parse::<DocumentMut>().unwrap_or_default();
+    let mut document = rest.parse::<DocumentMut>().unwrap_or_default();
     match edit {
         Edit::Put(name, settings) => put(&mut document, name, settings),
         Edit::Remove(names) => names.iter().for_each(|name| remove(&mut document, name)),
         Edit::Default(name) => set(document.as_table_mut(), "default-profile", name.as_str()),
     }
-    document.to_string()
+    let lines = format!("{mark}{}{gap}{document}", if gap.is_empty() { header } else { header.trim_end() });
+    if unmarked.contains("\r\n") { lines.replace('\n', "\r\n") } else { lines }
+}
+
+/// Splits off the comments at the top, as far as an empty line sets them apart from what follows, if any does.
+fn split_header(text: &str) -> (&str, &str) {
+    let is_above = |line: &&str| line.trim().is_empty() || line.trim_start().starts_with('#');
+    let above: usize = text.split_inclusive('\n').take_while(is_above).map(str::len).sum();
+    let (above, _) = text.split_at(above);
+    text.split_at(above.rfind("\n\n").map_or(above.len(), |at| at + 1))
 }
 
 fn put(document: &mut DocumentMut, name: &ProfileName, settings: &Settings) {
     let profiles = document.entry("profiles").or_insert_with(implicit_table);
-    let Some(profiles) = profiles.as_table_mut() else { return };
-    let profile = profiles.entry(name.as_str()).or_insert_with(|| Item::Table(Table::new()));
-    let Some(profile) = profile.as_table_mut() else { return };
+    let new = if profiles.is_inline_table() { value(InlineTable::new()) } else { Item::Table(Table::new()) };
+    let Some(profiles) = profiles.as_table_like_mut() else { return };
+    let Some(profile) = profiles.entry(name.as_str()).or_insert(new).as_table_like_mut() else { return };
     for (key, text) in PROFILE_KEYS.iter().zip(texts(settings)) {
         match text {
             Some(text) => set(profile, key, &text),
@@ -187,7 +214,7 @@ fn texts(settings: &Settings) -> [Option<String>; 10] {
 }
 
 /// Sets a value, keeping the comment behind the one that stood there.
-fn set(table: &mut Table, key: &str, text: &str) {
+fn set(table: &mut dyn TableLike, key: &str, text: &str) {
     match table.get_mut(key).and_then(Item::as_value_mut) {
         Some(old) => {
             let decor = old.decor().clone();
@@ -201,12 +228,33 @@ fn set(table: &mut Table, key: &str, text: &str) {
 }
 
 fn remove(document: &mut DocumentMut, name: &ProfileName) {
-    if let Some(profiles) = document.get_mut("profiles").and_then(Item::as_table_mut) {
-        profiles.remove(name.as_str());
-    }
+    remove_profile(document, name);
     if document.get("default-profile").and_then(Item::as_str) == Some(name.as_str()) {
         remove_default(document);
     }
+}
+
+/// Comments that an empty line sets apart from the profile below them are not about it, and stay.
+fn remove_profile(document: &mut DocumentMut, name: &ProfileName) {
+    let Some(profiles) = document.get_mut("profiles").and_then(Item::as_table_like_mut) else { return };
+    let Some(Item::Table(gone)) = profiles.remove(name.as_str()) else { return };
+    let Some((above, _its_own)) = prefix(&gone).rsplit_once("\n\n") else { return };
+    let tables = profiles.iter_mut().filter_map(|(_, profile)| profile.as_table_mut());
+    match tables.filter(|next| next.position() > gone.position()).min_by_key(|next| next.position()) {
+        _ if above.trim().is_empty() => {}
+        Some(next) => {
+            let both = format!("{above}\n{}", prefix(next));
+            next.decor_mut().set_prefix(both);
+        }
+        None => {
+            let both = format!("{above}\n{}", document.trailing().as_str().unwrap_or_default());
+            document.set_trailing(both);
+        }
+    }
+}
+
+fn prefix(table: &Table) -> &str {
+    table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default()
 }
 
 /// The comment above the key may be the file's own, so it stays, at the top.
@@ -229,6 +277,8 @@ fn implicit_table() -> Item {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     const TEXT: &str = "# mine\ndefault-profile = \"prod\"\n\n[profiles.prod] # the cluster\nplatform = \"software-hub\"\n\
@@ -238,7 +288,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("config.toml");
         fs::write(&path, text).unwrap();
-        let mut file = ConfigFile::new(path);
+        let mut file = ConfigFile { path, named: false, text: String::new() };
         file.load().unwrap();
         (folder, file)
     }
@@ -279,5 +329,81 @@ mod tests {
         let config = file.edit(&Edit::Remove(vec!["prod".parse().unwrap()])).unwrap();
         assert!(config.profiles.is_empty() && config.default.is_none());
         assert!(fs::read_to_string(file.path()).unwrap().starts_with("# mine"), "comments stay");
+    }
+
+    const TWO: &str = "# mine\n\n# the first\n[profiles.a]\nplatform = \"ibm-cloud\"\nurl = \"https://a.example.com\"\n\n\
+                       # others\n\n# the second\n[profiles.b]\nplatform = \"ibm-cloud\"\nurl = \"https://b.example.com\"\n";
+
+    /// Returns the text after a change, as it is in the file.
+    fn changed(text: &str, edit: &Edit) -> String {
+        let (_folder, mut file) = file_with(text);
+        file.edit(edit).unwrap();
+        fs::read_to_string(file.path()).unwrap()
+    }
+
+    fn removal(name: &str) -> Edit {
+        Edit::Remove(vec![name.parse().unwrap()])
+    }
+
+    #[test]
+    fn removing_a_profile_keeps_the_comments_that_are_not_its_own() {
+        let without_first = changed(TWO, &removal("a"));
+        assert!(
+            without_first.starts_with("# mine\n\n# others\n\n# the second\n[profiles.b]"),
+            "{without_first}"
+        );
+        let without_second = changed(TWO, &removal("b"));
+        assert!(without_second.starts_with("# mine\n\n# the first\n[profiles.a]"), "{without_second}");
+        assert!(without_second.ends_with("a.example.com\"\n\n# others\n"), "{without_second}");
+        let both = Edit::Remove(vec!["a".parse().unwrap(), "b".parse().unwrap()]);
+        assert!(changed(TWO, &both).starts_with("# mine\n"));
+    }
+
+    #[test]
+    fn a_new_default_goes_below_the_files_own_comment() {
+        let text = changed(TWO, &Edit::Default("a".parse().unwrap()));
+        assert_eq!(text, TWO.replacen("# mine\n", "# mine\ndefault-profile = \"a\"\n", 1));
+        assert_eq!(changed(&text, &Edit::Default("b".parse().unwrap())), text.replace("= \"a\"", "= \"b\""));
+    }
+
+    #[test]
+    fn a_first_profile_goes_below_the_comments_that_are_there() {
+        let text = changed("# mine", &Edit::Put("prod".parse().unwrap(), url("https://cpd.example.com")));
+        assert!(text.starts_with("# mine\n\n[profiles.prod]\n"), "{text}");
+    }
+
+    #[test]
+    fn line_ends_and_byte_order_mark_stay_as_they_are() {
+        let windows = format!("\u{feff}{}", TWO.replace('\n', "\r\n"));
+        let text = changed(&windows, &Edit::Default("a".parse().unwrap()));
+        assert_eq!(text, windows.replacen("# mine\r\n", "# mine\r\ndefault-profile = \"a\"\r\n", 1));
+    }
+
+    #[test]
+    fn inline_tables_are_read_and_changed() {
+        let text = "profiles = { a = { platform = \"ibm-cloud\", url = \"https://a.example.com\" } }\n";
+        let text = changed(text, &Edit::Put("b".parse().unwrap(), url("https://b.example.com")));
+        assert_eq!(text.lines().count(), 1, "{text}");
+        assert!(read::parse(&text).unwrap().profiles.contains_key("b"));
+        assert!(!read::parse(&changed(&text, &removal("b"))).unwrap().profiles.contains_key("b"));
+    }
+
+    #[test]
+    fn a_named_file_has_to_be_there() {
+        let (_folder, mut file) = file_with("");
+        fs::remove_file(file.path()).unwrap();
+        assert!(file.load().unwrap().profiles.is_empty());
+        file.named = true;
+        assert!(file.load().unwrap_err().hint().starts_with("create the file"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_in_the_files_place_is_refused_without_waiting() {
+        use rustix::fs::{CWD, Mode, mkfifoat};
+        let (_folder, mut file) = file_with("");
+        fs::remove_file(file.path()).unwrap();
+        mkfifoat(CWD, file.path(), Mode::RUSR | Mode::WUSR).unwrap();
+        assert!(Chain(&file.load().unwrap_err()).to_string().contains("it is not a regular file"));
     }
 }

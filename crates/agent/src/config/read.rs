@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use dph_agent_protocol::{PlatformKind, RefreshMode, Settings};
-use toml_edit::{Document, Item, Table};
+use toml_edit::{Document, Item, TableLike};
 
 use super::Config;
 use super::profile::{Profile, ProfileName, SettingError};
@@ -68,7 +68,9 @@ pub(super) fn settings(text: &str) -> BTreeMap<String, Settings> {
     let Ok(document) = Document::parse(text) else { return BTreeMap::new() };
     let profiles = document.as_table().get("profiles").and_then(Item::as_table_like);
     let tables = profiles.into_iter().flat_map(|profiles| profiles.iter());
-    tables.filter_map(|(name, item)| Some((name.to_owned(), reader.settings(item.as_table()?)))).collect()
+    tables
+        .filter_map(|(name, item)| Some((name.to_owned(), reader.settings(item.as_table_like()?))))
+        .collect()
 }
 
 struct Reader<'a> {
@@ -77,7 +79,7 @@ struct Reader<'a> {
 }
 
 impl Reader<'_> {
-    fn config(&mut self, top: &Table) -> Config {
+    fn config(&mut self, top: &dyn TableLike) -> Config {
         self.unknown_keys(top, TOP_KEYS);
         let profiles = self.profiles(top);
         let default = self.string(top, "default-profile").and_then(|name| {
@@ -93,16 +95,16 @@ impl Reader<'_> {
         Config { default, allow_uid: self.allow_uid(top), profiles }
     }
 
-    fn profiles(&mut self, top: &Table) -> BTreeMap<ProfileName, Arc<Profile>> {
+    fn profiles(&mut self, top: &dyn TableLike) -> BTreeMap<ProfileName, Arc<Profile>> {
         let Some(item) = top.get("profiles") else { return BTreeMap::new() };
-        let Some(tables) = item.as_table() else {
+        let Some(tables) = item.as_table_like() else {
             self.fault(span(top, "profiles"), "write each profile as a table: [profiles.NAME]".to_owned());
             return BTreeMap::new();
         };
         let mut profiles = BTreeMap::new();
-        for (name, item) in tables {
+        for (name, item) in tables.iter() {
             let place = span(tables, name);
-            let Some(table) = item.as_table() else {
+            let Some(table) = item.as_table_like() else {
                 self.fault(place, format!("write the profile as a table: [profiles.{name}]"));
                 continue;
             };
@@ -113,7 +115,7 @@ impl Reader<'_> {
         profiles
     }
 
-    fn profile(&mut self, name: &str, place: Option<Range<usize>>, table: &Table) -> Option<Profile> {
+    fn profile(&mut self, name: &str, place: Option<Range<usize>>, table: &dyn TableLike) -> Option<Profile> {
         self.unknown_keys(table, PROFILE_KEYS);
         let before = self.faults.len();
         let settings = self.settings(table);
@@ -128,7 +130,7 @@ impl Reader<'_> {
             .ok()
     }
 
-    fn settings(&mut self, table: &Table) -> Settings {
+    fn settings(&mut self, table: &dyn TableLike) -> Settings {
         Settings {
             platform: self.word(table, "platform", PlatformKind::ALL, PlatformKind::word),
             url: self.string(table, "url"),
@@ -143,7 +145,7 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self, table: &Table, key: &str) -> Option<String> {
+    fn string(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
         let item = table.get(key)?;
         let text = item.as_str().map(str::to_owned);
         if text.is_none() {
@@ -157,7 +159,7 @@ impl Reader<'_> {
 
     fn word<T: Copy>(
         &mut self,
-        table: &Table,
+        table: &dyn TableLike,
         key: &str,
         all: &[T],
         word: impl Fn(T) -> Option<&'static str>,
@@ -174,7 +176,7 @@ impl Reader<'_> {
         found
     }
 
-    fn allow_uid(&mut self, top: &Table) -> Vec<u32> {
+    fn allow_uid(&mut self, top: &dyn TableLike) -> Vec<u32> {
         let Some(item) = top.get("allow-uid") else { return Vec::new() };
         let numbers = item.as_array().map(|array| {
             array.iter().map(|value| value.as_integer().and_then(|uid| u32::try_from(uid).ok())).collect()
@@ -193,8 +195,8 @@ impl Reader<'_> {
             })
     }
 
-    fn unknown_keys(&mut self, table: &Table, known: &[&str]) {
-        for (key, _) in table {
+    fn unknown_keys(&mut self, table: &dyn TableLike, known: &[&str]) {
+        for (key, _) in table.iter() {
             if !known.contains(&key) {
                 self.fault(span(table, key), format!("unknown key `{key}`{}", nearest(key, known)));
             }
@@ -209,11 +211,11 @@ impl Reader<'_> {
     }
 }
 
-fn span(table: &Table, key: &str) -> Option<Range<usize>> {
+fn span(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
     table.key(key).and_then(toml_edit::Key::span)
 }
 
-fn span_of_value(table: &Table, key: &str) -> Option<Range<usize>> {
+fn span_of_value(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
     table.get(key).and_then(Item::span)
 }
 
