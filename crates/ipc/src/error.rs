@@ -20,6 +20,12 @@ pub enum ConnectError {
         /// The user that it runs as.
         owner: Uid,
     },
+    /// The socket is open only to its owner, who is somebody else.
+    #[error("the socket belongs to {owner}, who lets no other user in")]
+    Closed {
+        /// Whose it is.
+        owner: Uid,
+    },
     /// The socket cannot be reached because its folder is somebody else's.
     #[error(transparent)]
     UnsafeFolder(#[from] EndpointError),

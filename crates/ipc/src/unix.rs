@@ -13,9 +13,11 @@ mod lock;
 mod watch;
 
 use std::ffi::OsString;
+use std::fs;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -52,6 +54,18 @@ impl Stream {
     /// # Errors
     /// [`ConnectError`] says whether an agent is there at all.
     pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_trusting(endpoint, |_| false, timeout)
+    }
+
+    /// Connects as [`Stream::connect`] does, also to an agent of another user whom `trusts` accepts.
+    ///
+    /// # Errors
+    /// As for [`Stream::connect`].
+    pub fn connect_trusting(
+        endpoint: &Endpoint,
+        trusts: impl FnOnce(&Uid) -> bool,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
         let stream = Self(socket()?.into());
         // Linux bounds `connect` by the send timeout; elsewhere a full backlog refuses at once.
         stream.set_timeout(timeout)?;
@@ -59,7 +73,7 @@ impl Stream {
         retry_on_intr(|| rustix::net::connect(&stream.0, &address))
             .map_err(|errno| connect_error(errno, endpoint))?;
         match server_uid(&stream.0)? {
-            owner if is_trusted(owner) => Ok(stream),
+            owner if is_own(owner) || trusts(&owner) => Ok(stream),
             owner => Err(ConnectError::ForeignServer { owner }),
         }
     }
@@ -245,18 +259,27 @@ fn connect_error(errno: Errno, endpoint: &Endpoint) -> ConnectError {
         Errno::NOENT | Errno::NOTDIR => ConnectError::Absent,
         Errno::CONNREFUSED => ConnectError::Refused,
         Errno::AGAIN | Errno::TIMEDOUT => ConnectError::Timeout,
-        // Most often a folder of somebody else, inherited through `su` or `sudo`: say whose.
-        Errno::ACCESS => match folder::check_private(folder_of(endpoint.path())) {
-            Err(error @ EndpointError::Foreign { .. }) => ConnectError::UnsafeFolder(error),
-            _ => ConnectError::Other(errno.into()),
-        },
+        Errno::ACCESS => denied(endpoint).unwrap_or_else(|| ConnectError::Other(errno.into())),
         _ => ConnectError::Other(errno.into()),
     }
 }
 
-/// Returns whether a server that runs as `owner` may be spoken to. On macOS it is launchd, hence
+/// Returns who keeps us from the socket at `endpoint`: its owner, or most often that of a folder that
+/// was inherited through `su` or `sudo`.
+fn denied(endpoint: &Endpoint) -> Option<ConnectError> {
+    if let Ok(socket) = fs::symlink_metadata(endpoint.path()) {
+        return Some(ConnectError::Closed { owner: socket.uid() });
+    }
+    let checked = folder::check_private(folder_of(endpoint.path()));
+    checked
+        .err()
+        .filter(|error| matches!(error, EndpointError::Foreign { .. }))
+        .map(ConnectError::UnsafeFolder)
+}
+
+/// Returns whether a server that runs as `owner` is this user's. On macOS it is launchd, hence
 /// root, that listens for an agent that it activates; what root can do to us it can do anyway.
-fn is_trusted(owner: Uid) -> bool {
+fn is_own(owner: Uid) -> bool {
     owner == geteuid().as_raw() || (cfg!(target_os = "macos") && owner == 0)
 }
 
@@ -343,9 +366,9 @@ mod tests {
         };
         let expected = mine.path().join("dph-agent/agent.sock");
         assert_eq!(place(&at(mine.path())).unwrap().path(), expected);
-        let mode = std::fs::metadata(mine.path().join("dph-agent")).unwrap().permissions().mode();
+        let mode = fs::metadata(mine.path().join("dph-agent")).unwrap().permissions().mode();
         assert_eq!(mode & 0o7777, 0o700);
-        std::fs::set_permissions(mine.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(mine.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert_ne!(first_usable(&at(mine.path())).socket, expected);
     }
 
@@ -363,7 +386,7 @@ mod tests {
         assert!(told(&long).unwrap().contains("bytes long"));
         assert!(told(&mine.path().join("gone")).unwrap().contains("gone"));
         assert!(told(Path::new("relative")).unwrap().contains("relative"));
-        std::fs::set_permissions(mine.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+        fs::set_permissions(mine.path(), fs::Permissions::from_mode(0o777)).unwrap();
         assert!(told(mine.path()).unwrap().contains("has mode 0777"));
     }
 
@@ -371,8 +394,8 @@ mod tests {
     fn agent_refuses_its_folder_when_others_can_look_into_it() {
         let mine = tempfile::tempdir().unwrap();
         let folder = mine.path().join("dph-agent");
-        std::fs::create_dir(&folder).unwrap();
-        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o750)).unwrap();
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o750)).unwrap();
         let surroundings = Surroundings { runtime_dir: Some(mine.path().into()), ..Surroundings::default() };
         let error = place(&surroundings).unwrap_err();
         assert!(error.to_string().contains("has mode 0750"), "{error}");

@@ -30,6 +30,7 @@ use windows_sys::core::BOOL;
 
 use crate::endpoint::{Candidate, Endpoint, EndpointError, Rule, Surroundings};
 use crate::error::ConnectError;
+use crate::peer::Uid;
 
 #[cfg(feature = "tokio")]
 pub use listener::Listener;
@@ -61,10 +62,22 @@ impl Stream {
     /// # Errors
     /// [`ConnectError`] says whether an agent is there at all.
     pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, ConnectError> {
+        Self::connect_trusting(endpoint, |_| false, timeout)
+    }
+
+    /// Connects as [`Stream::connect`] does, also to an agent of another user whom `trusts` accepts.
+    ///
+    /// # Errors
+    /// As for [`Stream::connect`].
+    pub fn connect_trusting(
+        endpoint: &Endpoint,
+        trusts: impl FnOnce(&Uid) -> bool,
+        timeout: Duration,
+    ) -> Result<Self, ConnectError> {
         let pipe = open(endpoint.path(), timeout)?;
         // The pipe's owner is fixed by the kernel; the server's process id could be chosen.
         let owner = security::owner(&pipe)?;
-        if owner != own_uid()? {
+        if owner != own_uid()? && !trusts(&owner) {
             return Err(ConnectError::ForeignServer { owner });
         }
         Ok(Self { pipe, done: event()?, timeout: timeout.into() })

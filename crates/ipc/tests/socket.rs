@@ -279,6 +279,45 @@ fn server_of_another_user_is_refused_by_the_client() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test]
+async fn server_of_a_trusted_user_is_spoken_to_and_nobody_elses() {
+    let folder = folder();
+    let endpoint = endpoint_in(&folder);
+    if is_root() {
+        let listener = Listener::bind(&endpoint).await.unwrap();
+        listener.open_to_others(true).unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let connect = |trusted| {
+            as_uid(12345, || Stream::connect_trusting(&endpoint, |owner| *owner == trusted, PATIENCE))
+        };
+        assert!(connect(0).is_ok());
+        assert!(matches!(connect(12346), Err(ConnectError::ForeignServer { owner: 0 })));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn socket_is_opened_to_others_and_closed_again() {
+    let folder = folder();
+    let endpoint = endpoint_in(&folder);
+    let listener = Listener::bind(&endpoint).await.unwrap();
+    listener.open_to_others(true).unwrap();
+    assert_eq!(mode(endpoint.path()), 0o666);
+    fs::remove_file(endpoint.path()).unwrap();
+    listener.open_to_others(true).unwrap();
+    let listener = listener.rebind().await.unwrap();
+    assert_eq!(mode(endpoint.path()), 0o600);
+    listener.open_to_others(true).unwrap();
+    listener.open_to_others(false).unwrap();
+    assert_eq!(mode(endpoint.path()), 0o600);
+    if is_root() {
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let error = as_uid(12345, || Stream::connect(&endpoint, PATIENCE).unwrap_err());
+        assert!(matches!(error, ConnectError::Closed { owner: 0 }) && !error.is_dead(), "{error}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
 async fn client_of_another_user_is_known_even_where_the_socket_is_open_to_all() {
     let folder = folder();
     let endpoint = endpoint_in(&folder);
@@ -396,6 +435,9 @@ async fn passed_on_socket_is_used_and_never_removed() {
     assert_eq!(peer.uid, own_uid().unwrap());
     let listener = listener.rebind().await.unwrap();
     assert!(timeout(MOMENT, listener.removed()).await.is_err());
+    let before = mode(endpoint.path());
+    listener.open_to_others(true).unwrap();
+    assert_eq!(mode(endpoint.path()), before, "its mode is for its maker to choose");
     listener.close();
     assert!(endpoint.path().exists());
 }

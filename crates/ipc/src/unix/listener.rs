@@ -1,11 +1,11 @@
 //! The agent's listening socket: made under a lock, guarded while it lasts, removed only if it is ours.
 
-use std::fs::{self, Metadata};
+use std::fs::{self, Metadata, Permissions};
 use std::future::pending;
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, ToFsName};
@@ -125,6 +125,20 @@ impl Listener {
         Self::bind_under(lock, &endpoint).await
     }
 
+    /// Lets other users connect, or this one alone; [`Listener::accept`] tells who does. A socket that
+    /// was made anew is open to this user alone, and one that was passed on is left as it is.
+    ///
+    /// # Errors
+    /// What the operating system says.
+    pub fn open_to_others(&self, open: bool) -> io::Result<()> {
+        let path = self.endpoint.path();
+        if self.own.as_ref().is_none_or(|own| !own.file.is_at(path)) {
+            return Ok(());
+        }
+        let mode = if open { 0o666 } else { 0o600 };
+        fs::set_permissions(path, Permissions::from_mode(mode))
+    }
+
     /// Stops listening and removes the socket file if it is still the one that this listener made.
     pub fn close(self) {
         let path = self.endpoint.path();
@@ -198,9 +212,8 @@ fn create_private(options: ListenerOptions<'_>, _: &Path) -> io::Result<Socket> 
 /// keeps others out.
 #[cfg(not(target_os = "linux"))]
 fn create_private(options: ListenerOptions<'_>, path: &Path) -> io::Result<Socket> {
-    use std::os::unix::fs::PermissionsExt as _;
     let socket = options.create_tokio_as()?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+    fs::set_permissions(path, Permissions::from_mode(0o600))?;
     Ok(socket)
 }
 

@@ -96,6 +96,14 @@ impl Listener {
         Ok(self)
     }
 
+    /// Changes nothing: a pipe is for this user alone.
+    ///
+    /// # Errors
+    /// None on Windows.
+    pub fn open_to_others(&self, _open: bool) -> io::Result<()> {
+        Ok(())
+    }
+
     /// Stops listening.
     pub fn close(self) {
         drop(self);
