@@ -94,7 +94,7 @@ impl Agent {
         let mut file = ConfigFile::of(&paths);
         let config = file.load()?;
         let (listener, only_one) = tokio::select! {
-            place = take_place(&options, &paths, &config) => place?,
+            place = take_place(&options, &paths) => place?,
             () = signals.stop() => return Err(StartError::Stopped),
         };
         let endpoint = listener.endpoint().to_string();
@@ -110,9 +110,9 @@ impl Agent {
     /// When a part of it ended before.
     pub async fn run(self) -> Result<(), Ended> {
         let Self { listener, own, desk, mut vault, mut signals, _only_one } = self;
-        let server = tokio::spawn(server::serve(listener, own, Arc::clone(&desk)));
-        let hang_up = Arc::new(Notify::new());
-        let reloads = tokio::spawn(reload_whenever(Arc::clone(&hang_up), Arc::clone(&desk)));
+        let (hang_up, reloaded) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let server = tokio::spawn(server::serve(listener, own, Arc::clone(&desk), Arc::clone(&reloaded)));
+        let reloads = tokio::spawn(reload_whenever(Arc::clone(&hang_up), Arc::clone(&desk), reloaded));
         supervisor::ready();
         let outcome = loop {
             tokio::select! {
@@ -160,11 +160,12 @@ fn furnish(
 
 /// Reloads apart from the loop that hears what is wanted, for it may take a while; what is wanted
 /// meanwhile is one reload more.
-async fn reload_whenever(wanted: Arc<Notify>, desk: Arc<Desk>) {
+async fn reload_whenever(wanted: Arc<Notify>, desk: Arc<Desk>, reloaded: Arc<Notify>) {
     loop {
         wanted.notified().await;
         supervisor::reloading();
         reload(&desk).await;
+        reloaded.notify_one();
         supervisor::ready();
     }
 }

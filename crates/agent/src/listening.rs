@@ -9,7 +9,6 @@ use dph_agent_ipc::{
 use tokio::time::{Instant, sleep};
 use tracing::{debug, warn};
 
-use crate::config::Config;
 use crate::error::Chain;
 use crate::only_one::OnlyOne;
 use crate::paths::Paths;
@@ -28,11 +27,7 @@ pub(crate) type Place = (Listener, Option<OnlyOne>);
 /// # Errors
 ///
 /// When there is no place, or somebody else has it.
-pub(crate) async fn take_place(
-    options: &Options,
-    paths: &Paths,
-    config: &Config,
-) -> Result<Place, StartError> {
+pub(crate) async fn take_place(options: &Options, paths: &Paths) -> Result<Place, StartError> {
     #[cfg(target_os = "linux")]
     if options.socket.is_none()
         && let Some(place) = activated(paths)?
@@ -41,7 +36,7 @@ pub(crate) async fn take_place(
     }
     let end = Instant::now() + DRAIN_TIMEOUT + Duration::from_secs(1);
     loop {
-        match listen(options.socket.clone(), paths, config).await {
+        match listen(options.socket.clone(), paths).await {
             Err(error) if error.is_handover() && Instant::now() < end => sleep(HANDOVER_PAUSE).await,
             done => return done,
         }
@@ -59,13 +54,11 @@ fn activated(paths: &Paths) -> Result<Option<Place>, StartError> {
     Ok(Some((listener, Some(only_one))))
 }
 
-async fn listen(named: Option<PathBuf>, paths: &Paths, config: &Config) -> Result<Place, StartError> {
+async fn listen(named: Option<PathBuf>, paths: &Paths) -> Result<Place, StartError> {
     if let Some(path) = named {
         let endpoint = Endpoint::new(path)?;
         prepare_folder(&endpoint)?;
-        let listener = Listener::bind(&endpoint).await?;
-        open_to_guests(&endpoint, config)?;
-        return Ok((listener, None));
+        return Ok((Listener::bind(&endpoint).await?, None));
     }
     let endpoint = own_place()?;
     let only_one = OnlyOne::become_it(&paths.lock(), &endpoint)?;
@@ -84,22 +77,4 @@ fn own_place() -> Result<Endpoint, EndpointError> {
         }
     }
     place(&surroundings)
-}
-
-/// Lets users of `allow-uid` reach a socket that was named for them; who they are is checked all the same.
-#[cfg(unix)]
-fn open_to_guests(endpoint: &Endpoint, config: &Config) -> Result<(), StartError> {
-    use std::os::unix::fs::PermissionsExt as _;
-    if config.allow_uid.is_empty() {
-        return Ok(());
-    }
-    let mode = std::fs::Permissions::from_mode(0o666);
-    std::fs::set_permissions(endpoint.path(), mode)
-        .map_err(|source| StartError::System { what: "open the socket to the users of allow-uid", source })
-}
-
-#[cfg(windows)]
-#[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
-fn open_to_guests(_endpoint: &Endpoint, _config: &Config) -> Result<(), StartError> {
-    Ok(())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use dph_agent_ipc::{Accepted, Connection, Listener, Peer, Uid};
 use dph_agent_protocol::{ErrorCode, Failure, Reply};
 use tokio::io::AsyncWriteExt as _;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
@@ -19,10 +20,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long somebody who is turned away may take to hear it.
 const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Serves until the agent is stopped, then drains and removes the socket.
-pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>) {
+/// Serves until the agent is stopped, then drains and removes the socket. `reloaded` tells that another
+/// configuration may be in force.
+pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: Arc<Notify>) {
     let sessions = Sessions::default();
     let mut short = false;
+    open_to_guests(&listener, &desk).await;
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -45,6 +48,7 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>) {
                 Ok(anew) => {
                     info!(socket = desk.endpoint, "the socket was removed: made it anew");
                     listener = anew;
+                    open_to_guests(&listener, &desk).await;
                 }
                 Err(error) => {
                     error!(error = %Chain(&error), "the socket was removed and cannot be made anew: stopping");
@@ -52,11 +56,21 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>) {
                     break drain(&sessions, &desk).await;
                 }
             },
+            () = reloaded.notified() => open_to_guests(&listener, &desk).await,
             () = desk.stop.cancelled() => {
                 listener.close();
                 break drain(&sessions, &desk).await;
             }
         }
+    }
+}
+
+/// Lets the users of `allow-uid` reach the socket, or us alone where there are none; who they are is
+/// checked all the same.
+async fn open_to_guests(listener: &Listener, desk: &Desk) {
+    let Ok(config) = desk.vault.config().await else { return };
+    if let Err(error) = listener.open_to_others(!config.allow_uid.is_empty()) {
+        warn!(%error, "cannot open the socket to the users of allow-uid, or close it to them");
     }
 }
 
