@@ -8,7 +8,9 @@ use std::hint::black_box;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, Command, Stdio};
 
-use dph_agent_secret::{Kind, Pool, PoolError, SecretMemory, Stored, ZeroingAllocator, scan, wiped_stack};
+use dph_agent_secret::{
+    Kind, MAX_SECRET_LEN, Pool, PoolError, SecretMemory, Stored, ZeroingAllocator, scan, wiped_stack,
+};
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
@@ -25,7 +27,8 @@ const MARKER_LEN: usize = 40;
 fn other_process() {
     let Ok(part) = std::env::var(PART) else { return };
     match part.as_str() {
-        "tiny-limit" => with_nothing_locked(),
+        "no-limit-left" => with_nothing_locked(),
+        "small-limit" => with_little_locked(),
         part => handle_a_secret(part),
     }
 }
@@ -155,19 +158,45 @@ fn stack_of_its_own_leaves_nothing() {
 
 #[test]
 fn pool_works_where_no_memory_may_be_locked() {
-    drop(Other::playing("tiny-limit", &[]));
+    drop(Other::playing("no-limit-left", &[]));
 }
 
 fn with_nothing_locked() {
-    // Root may lock what it likes unless it gives that up.
-    let mut rights = capabilities(None).unwrap();
-    rights.effective.remove(CapabilitySet::IPC_LOCK);
-    set_capabilities(None, rights).unwrap();
-    setrlimit(Resource::Memlock, Rlimit { current: Some(0), maximum: Some(0) }).unwrap();
-
+    limit_locked_memory(0);
     let pool = Pool::new(SecretMemory::Auto).unwrap();
     assert_eq!((pool.kind(), pool.is_locked()), (Kind::Encrypted, false));
     pool.store(b"key").unwrap().with(|bytes| assert_eq!(bytes, b"key"));
     assert!(matches!(Pool::new(SecretMemory::Memfd), Err(PoolError::Memfd(_))));
     rustix::io::write(rustix::stdio::stderr(), b"ready\n").unwrap();
+}
+
+#[test]
+fn pool_grows_beyond_what_may_be_locked_unless_that_was_asked_for() {
+    drop(Other::playing("small-limit", &[]));
+}
+
+fn with_little_locked() {
+    limit_locked_memory(64 * 1024);
+    let pool = Pool::new(SecretMemory::Auto).unwrap();
+    let (key, kind) = (pool.store(b"key").unwrap(), pool.kind());
+    let token = pool.store(&[7; MAX_SECRET_LEN]).unwrap();
+    assert_eq!((pool.kind(), pool.is_locked()), (Kind::Encrypted, false));
+    key.with(|bytes| assert_eq!(bytes, b"key"));
+    token.with(|bytes| assert_eq!(bytes, [7; MAX_SECRET_LEN]));
+    drop((pool, key, token));
+
+    if kind == Kind::Memfd {
+        let pool = Pool::new(SecretMemory::Memfd).unwrap();
+        assert!(matches!(pool.store(&[7; MAX_SECRET_LEN]), Err(PoolError::Memfd(_))));
+        assert_eq!((pool.kind(), pool.is_locked()), (Kind::Memfd, true));
+    }
+    rustix::io::write(rustix::stdio::stderr(), b"ready\n").unwrap();
+}
+
+fn limit_locked_memory(len: u64) {
+    // Root may lock what it likes unless it gives that up.
+    let mut rights = capabilities(None).unwrap();
+    rights.effective.remove(CapabilitySet::IPC_LOCK);
+    set_capabilities(None, rights).unwrap();
+    setrlimit(Resource::Memlock, Rlimit { current: Some(len), maximum: Some(len) }).unwrap();
 }

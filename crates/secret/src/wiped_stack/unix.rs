@@ -86,6 +86,10 @@ impl Stack {
         Ok(attributes)
     }
 
+    fn wipe(&mut self) {
+        zeroize_bytes(self.bytes_mut());
+    }
+
     fn bytes_mut(&mut self) -> &mut [u8] {
         // SAFETY: it lies inside, behind the guard; threads on it have been joined.
         unsafe { self.0.bytes_mut(GUARD_LEN..GUARD_LEN + STACK_LEN) }
@@ -94,7 +98,7 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        zeroize_bytes(self.bytes_mut());
+        self.wipe();
     }
 }
 
@@ -117,6 +121,9 @@ fn succeeded(error: c_int) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::hint::black_box;
+    use std::pin::pin;
+    use std::ptr;
+    use std::task::{Context, Poll, Waker};
 
     use super::*;
     use crate::wiped_stack;
@@ -136,18 +143,26 @@ mod tests {
     }
 
     fn holds_marker(stack: &mut Stack) -> bool {
-        // Whole words, so that this test's own marker in a register save area is told from a left one.
         stack.bytes_mut().windows(MARKER.len()).any(|bytes| bytes == MARKER)
     }
 
     #[test]
-    fn work_runs_on_the_stack_and_its_traces_are_wiped() {
+    fn work_runs_on_the_stack() {
         let mut stack = Stack::map().unwrap();
-        let local = stack.run(|| std::ptr::from_ref(black_box(&0_u8)).addr()).unwrap().unwrap();
-        black_box(local);
+        let address_of_a_local = || {
+            let local = black_box(0_u8);
+            ptr::from_ref(black_box(&local)).addr()
+        };
+        let local = stack.run(address_of_a_local).unwrap().unwrap();
+        assert!(stack.bytes_mut().as_ptr_range().contains(&ptr::without_provenance(local)));
+    }
+
+    #[test]
+    fn traces_of_work_are_wiped() {
+        let mut stack = Stack::map().unwrap();
         stack.run(|| leave_marker(100)).unwrap().unwrap();
         assert!(holds_marker(&mut stack), "this test could not fail");
-        zeroize_bytes(stack.bytes_mut());
+        stack.wipe();
         assert!(!holds_marker(&mut stack));
     }
 
@@ -162,9 +177,6 @@ mod tests {
 
     #[test]
     fn polled_future_leaves_nothing() {
-        use std::pin::pin;
-        use std::task::{Context, Poll, Waker};
-
         let polled_with_traces = |wipe: bool| {
             let mut stack = Stack::map().unwrap();
             let poll = || {
