@@ -46,7 +46,7 @@ pub(crate) struct Args {
 const SEE_HELP: &str = "see `dph-agent-client --help`";
 
 /// Options that every command takes.
-const COMMON: &[Opt] = &[Opt::Socket, Opt::Timeout, Opt::Json, Opt::Quiet, Opt::Help];
+const COMMON: &[Opt] = &[Opt::Socket, Opt::ServerUid, Opt::Timeout, Opt::Json, Opt::Quiet, Opt::Help];
 
 macro_rules! options {
     ($($id:ident $name:literal $value:literal $help:literal,)*) => {
@@ -70,6 +70,7 @@ options! {
     Profile "profile" "PROFILE" "the profile meant (else DPH_AGENT_PROFILE, the default, the only one)",
     ForUrl "for-url" "URL" "the profile whose url has this origin",
     Socket "socket" "PATH" "where the agent listens, and nowhere else",
+    ServerUid "server-uid" "UID" "the other user whose agent is meant (else DPH_AGENT_SERVER_UID, only this one)",
     Timeout "timeout" "DURATION" "how long the agent may take: 90, 90s, 5m, 1h30m (default 30s)",
     Json "json" "" "print JSON, errors too",
     Quiet "quiet" "" "no warnings, no notes",
@@ -241,6 +242,17 @@ impl Args {
                 Some(name) if !name.is_empty() => profile_name(&name.to_string_lossy()).map(Some),
                 _ => Ok(None),
             },
+        }
+    }
+
+    /// Returns the number of the other user whose agent is meant, if an option names one.
+    pub(crate) fn server_uid(&self) -> Result<Option<&str>, Error> {
+        match self.text(Opt::ServerUid)? {
+            Some(_) if cfg!(windows) => Err(self.bad_value(Opt::ServerUid, "names nobody under Windows")),
+            Some(uid) if uid.parse::<u32>().is_err() => {
+                Err(self.bad_value(Opt::ServerUid, "is not the number of a user"))
+            }
+            uid => Ok(uid),
         }
     }
 

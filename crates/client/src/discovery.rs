@@ -1,9 +1,9 @@
 //! Finding the agent: the first place that answers.
 
-use std::iter;
 use std::time::Instant;
+use std::{env, iter};
 
-use dph_agent_ipc::{ConnectError, Endpoint, EndpointError, Rule, Stream, Surroundings, candidates};
+use dph_agent_ipc::{ConnectError, Endpoint, EndpointError, Rule, Stream, Surroundings, Uid, candidates};
 
 use crate::cli::{Args, Opt};
 use crate::exit::{Code, Error};
@@ -15,7 +15,9 @@ type Place = (Option<Rule>, Result<Endpoint, EndpointError>);
 
 /// Connects to the agent that `args` or the environment name.
 pub(crate) fn find_agent(args: &Args, deadline: Instant) -> Result<Stream, Error> {
-    let mut search = Search { args, deadline, tried: String::new(), dead_variable: false };
+    let server = args.server_uid()?;
+    let mut search =
+        Search { args, server, deadline, tried: String::new(), dead_variable: false, advice: None };
     if let Some(path) = args.raw(Opt::Socket) {
         return search.run(&mut iter::once((None, Endpoint::new(path))));
     }
@@ -25,11 +27,15 @@ pub(crate) fn find_agent(args: &Args, deadline: Instant) -> Result<Stream, Error
 
 struct Search<'a> {
     args: &'a Args,
+    /// The other user whose agent is meant, where an option says so.
+    server: Option<&'a str>,
     deadline: Instant,
     /// Where no agent answers, and why.
     tried: String,
     /// Whether `DPH_AGENT_SOCK` is among them.
     dead_variable: bool,
+    /// What to do about an agent of another user, which listens where we were told to look.
+    advice: Option<String>,
 }
 
 impl Search<'_> {
@@ -52,11 +58,18 @@ impl Search<'_> {
         if left.is_zero() {
             return Err(ConnectError::Timeout);
         }
-        let stream = Stream::connect(endpoint, left)?;
+        let stream = Stream::connect_trusting(endpoint, |owner| self.trusts(owner), left)?;
         if self.dead_variable {
             output::warn(self.args, &format!("{}; asking the agent at `{endpoint}`", self.tried));
         }
         Ok(stream)
+    }
+
+    /// Whether the agent of `owner`, another user than this one, is meant.
+    fn trusts(&self, owner: &Uid) -> bool {
+        let variable = || env::var("DPH_AGENT_SERVER_UID").ok();
+        let named = self.server.map(str::to_owned).or_else(variable);
+        cfg!(unix) && named.is_some_and(|named| named == owner.to_string())
     }
 
     /// Remembers why a place has no agent for us, unless that ends the search.
@@ -70,6 +83,9 @@ impl Search<'_> {
             return Err(timed_out());
         }
         self.describe(rule, endpoint, error);
+        if matches!(rule, None | Some(Rule::SocketVar)) {
+            self.advice = advice(error);
+        }
         if rule != Some(Rule::SocketVar) {
             return Ok(());
         }
@@ -93,13 +109,31 @@ impl Search<'_> {
         }
     }
 
-    fn no_agent(&self) -> Error {
+    fn no_agent(&mut self) -> Error {
         let start = if self.dead_variable {
             "start one with `dph-agent start`, and set or unset DPH_AGENT_SOCK accordingly"
         } else {
             "start one with `dph-agent start`"
         };
-        let hint = sudo_hint().unwrap_or_else(|| start.to_owned());
+        let hint = sudo_hint().or_else(|| self.advice.take()).unwrap_or_else(|| start.to_owned());
         Error::with(Code::NoAgent, &format!("no agent answers: {}", self.tried), &hint)
+    }
+}
+
+/// Returns what to do about an agent of another user.
+fn advice(error: &ConnectError) -> Option<String> {
+    match error {
+        ConnectError::ForeignServer { owner } if cfg!(unix) => {
+            Some(format!("if the agent of user {owner} is the one meant, add `--server-uid {owner}`"))
+        }
+        ConnectError::Closed { owner } => {
+            Some(format!("user {owner} must list this one in `allow-uid` of the agent's configuration"))
+        }
+        ConnectError::ForeignServer { .. }
+        | ConnectError::Absent
+        | ConnectError::Refused
+        | ConnectError::UnsafeFolder(_)
+        | ConnectError::Timeout
+        | ConnectError::Other(_) => None,
     }
 }

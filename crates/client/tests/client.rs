@@ -410,8 +410,12 @@ fn prepared() -> Reply {
 }
 
 fn keeper() -> FakeAgent {
-    FakeAgent::answering(|request| match request {
-        Request::Prepare(_) => prepared(),
+    keeper_after(prepared())
+}
+
+fn keeper_after(prepared: Reply) -> FakeAgent {
+    FakeAgent::answering(move |request| match request {
+        Request::Prepare(_) => prepared.clone(),
         _ => Reply::Added(Added {
             profile: "prod".into(),
             verified: true,
@@ -482,6 +486,42 @@ fn key_file_may_be_what_ibm_cloud_gives_and_should_be_private() {
 }
 
 #[test]
+fn key_that_goes_to_another_server_is_announced_with_its_name() {
+    let Reply::Prepared(prepared) = prepared() else { panic!("prepared") };
+    for (auth_url, announced) in [
+        ("https://cpd.example.com/icp4d-api", false),
+        ("https://cpd.example.com:8443", true),
+        ("https://cpd.example.com.evil.example", true),
+    ] {
+        let prepared = Prepared { auth_url: auth_url.into(), ..prepared.clone() };
+        let agent = keeper_after(Reply::Prepared(prepared));
+        let outcome = run_with_input(&mut agent.client("add --key-stdin"), "the-api-key\n");
+        assert_eq!(outcome.status, 0, "{}", outcome.stderr);
+        let note = format!("note: the key is sent to {auth_url}, not to https://cpd.example.com\n");
+        assert_eq!(outcome.stderr.contains(&note), announced, "{}", outcome.stderr);
+    }
+}
+
+#[test]
+fn key_is_not_asked_for_where_its_destination_has_changed() {
+    let agent = keeper_after(Reply::Failure(Failure {
+        code: ErrorCode::EXISTS,
+        message:
+            "the key of profile `prod` was given for https://a, but the configuration now says https://b"
+                .into(),
+        hint: "if that is right: dph-agent-client add --profile prod --replace".into(),
+        retry_after_ms: None,
+    }));
+    let outcome = run_with_input(&mut agent.client("add --key-stdin"), "the-api-key\n");
+    let stderr = concat!(
+        "error: the key of profile `prod` was given for https://a, but the configuration now says https://b\n",
+        "hint: if that is right: dph-agent-client add --profile prod --replace\n"
+    );
+    assert_eq!(outcome, Outcome { status: 2, stdout: String::new(), stderr: stderr.into() });
+    assert!(matches!(agent.requests()[..], [Request::Prepare(_)]));
+}
+
+#[test]
 fn empty_key_is_never_sent() {
     let agent = keeper();
     assert_eq!(run_with_input(&mut agent.client("add --key-stdin"), "\n").status, 2);
@@ -537,6 +577,7 @@ fn wrong_usage_is_told_from_everything_else() {
         "token extra",
         "list --profile p",
         "token --profile a/b",
+        "token --server-uid root",
         "add --key-stdin --key-file f",
     ] {
         let outcome = run(&mut client(line));

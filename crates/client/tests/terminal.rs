@@ -91,13 +91,17 @@ fn outcome(child: Child) -> (i32, String) {
 }
 
 fn keeper(trust: Trust) -> FakeAgent {
+    keeper_at("https://cpd.example.com", trust)
+}
+
+fn keeper_at(auth_url: &'static str, trust: Trust) -> FakeAgent {
     FakeAgent::answering(move |request| match request {
         Request::Prepare(_) => Reply::Prepared(Prepared {
             profile: "prod".into(),
             exists: false,
             platform: PlatformKind::SOFTWARE_HUB,
             url: "https://cpd.example.com".into(),
-            auth_url: "https://cpd.example.com".into(),
+            auth_url: auth_url.into(),
             username: Some("ali\u{1b}[2Jce".into()),
             key_source: KeySourceKind::SESSION,
             wants_key: true,
@@ -153,6 +157,19 @@ fn typed_key_is_not_shown_and_the_terminal_is_left_as_it_was() {
     assert!(terminal.echoes());
     let Some(Request::Add(add)) = agent.requests().pop() else { panic!("add") };
     assert_eq!(add.key, Some(Secret::new("the-api-key".into())));
+}
+
+#[test]
+fn question_names_the_other_server_that_the_key_is_sent_to() {
+    let (agent, mut terminal) = (keeper_at("https://auth.example.com", Trust::ROOTS), Terminal::new());
+    let child = terminal.start(&agent.client("add --quiet"));
+    let question = terminal.shown_until(": ");
+    assert!(
+        question.contains("at https://cpd.example.com, to be sent to https://auth.example.com ("),
+        "{question}"
+    );
+    terminal.type_keys("the-api-key\r");
+    assert_eq!(outcome(child).0, 0);
 }
 
 #[test]

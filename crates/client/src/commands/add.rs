@@ -59,6 +59,9 @@ fn run(args: &Args) -> Result<(), Error> {
     check_options(args)?;
     let prepared = prepare(args)?;
     tell_all(args, &prepared.notes);
+    if let Some(elsewhere) = elsewhere(&prepared) {
+        output::tell(args, &format!("note: the key is sent to {elsewhere}, not to {}", prepared.url));
+    }
     let pin = trusted_pin(args, prepared.certificate.as_ref())?;
     let key = key(args, &prepared)?;
     report(args, &hand_over(args, prepared.profile, pin, key)?)
@@ -132,6 +135,17 @@ fn prepare(args: &Args) -> Result<Prepared, Error> {
     });
     let Reply::Prepared(prepared) = session.ask(&request)? else { return Err(unexpected_reply()) };
     Ok(prepared)
+}
+
+/// Returns where the key is sent, if that is another server than the one whose API is called.
+fn elsewhere(prepared: &Prepared) -> Option<&str> {
+    (origin(&prepared.url) != origin(&prepared.auth_url)).then_some(&prepared.auth_url)
+}
+
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |end| end + "://".len());
+    let path = url.get(host..).and_then(|rest| rest.find('/'));
+    path.and_then(|path| url.get(..host + path)).unwrap_or(url)
 }
 
 /// Returns the pin of a certificate that only the user vouches for.
@@ -215,7 +229,8 @@ fn warn_if_exposed(_: &Args, _: &Path, _: &File) {}
 fn key_from_terminal(prepared: &Prepared) -> Result<Secret, Error> {
     let Prepared { profile, platform, url, username, .. } = prepared;
     let user = username.as_ref().map(|user| format!(" of {user}")).unwrap_or_default();
-    let question = format!("API key{user} at {url} ({platform}, profile {profile}): ");
+    let elsewhere = elsewhere(prepared).map(|place| format!(", to be sent to {place}")).unwrap_or_default();
+    let question = format!("API key{user} at {url}{elsewhere} ({platform}, profile {profile}): ");
     let no_terminal = Error::usage(
         "there is no terminal to ask for the key on",
         "give it by `--key-stdin` or `--key-file FILE`",
@@ -271,6 +286,18 @@ fn render_json(added: &Added) -> Wiped {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn origin_is_what_stands_before_the_path() {
+        for (url, expected) in [
+            ("https://cpd.example.com", "https://cpd.example.com"),
+            ("https://cpd.example.com:8443/any/path", "https://cpd.example.com:8443"),
+            ("https://cpd.example.com/", "https://cpd.example.com"),
+            ("no-url", "no-url"),
+        ] {
+            assert_eq!(origin(url), expected);
+        }
+    }
 
     #[test]
     fn paths_are_made_absolute_and_other_settings_left_alone() {
