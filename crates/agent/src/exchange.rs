@@ -78,8 +78,8 @@ impl Attempt {
         let first = buy(&target, &key.key, &self.surroundings).await;
         let Err(PlatformError::Refused { .. }) = first else { return self.outcome(first) };
         // It may have been rotated elsewhere since it was read.
-        let Some(newer) = self.read(&binding).await.ok().flatten().filter(|newer| newer.key != key.key)
-        else {
+        let another = |newer: &HeldKey| newer.key != key.key && newer.binding.permits(&binding);
+        let Some(newer) = self.read(&binding).await.ok().flatten().filter(another) else {
             return self.outcome(first);
         };
         done.key = Some(newer.clone());
@@ -104,15 +104,24 @@ impl Attempt {
             .ok_or_else(|| Problem::new(ErrorCode::NO_KEY, "there is no key", "dph-agent-client add"))
     }
 
-    /// Reads the key from its source, and makes sure that it may be sent to where `binding` says.
-    async fn read(&self, binding: &Binding) -> Result<Option<HeldKey>, Problem> {
-        let Some(key) = self.profile.key_source.read().await? else { return Ok(None) };
-        let (profile, bindings) = (Arc::clone(&self.profile), Arc::clone(&self.surroundings.bindings));
-        let now = binding.clone();
-        blocking(move || bindings.check(&profile, &now)).await??;
+    /// Reads the key from its source, with what it was given for.
+    async fn read(&self, now: &Binding) -> Result<Option<HeldKey>, Problem> {
+        let Some(found) = self.profile.key_source.read(&self.profile).await? else { return Ok(None) };
+        let (key, binding) = (found.key, self.given_for(found.binding, now).await?);
         let held = self.held.as_ref().filter(|held| *held.key == key);
         let added_at = held.map_or_else(|| self.surroundings.clock.wall(), |held| held.added_at);
-        Ok(Some(HeldKey { key: Arc::new(key), binding: binding.clone(), added_at }))
+        Ok(Some(HeldKey { key: Arc::new(key), binding, added_at }))
+    }
+
+    /// Returns what a key was given for: as its source says, else as its first use says, which must
+    /// permit `now`.
+    async fn given_for(&self, said: Option<Binding>, now: &Binding) -> Result<Binding, Problem> {
+        if let Some(said) = said {
+            return Ok(said);
+        }
+        let (profile, bindings) = (Arc::clone(&self.profile), Arc::clone(&self.surroundings.bindings));
+        let binding = now.clone();
+        blocking(move || bindings.check(&profile, &binding).map(|()| binding)).await?
     }
 
     fn outcome(&self, bought: Result<Bought, PlatformError>) -> Result<Outcome, Problem> {

@@ -207,8 +207,10 @@ async fn destination(
 /// Returns what the profile's key was given for, if that does not permit `now`.
 async fn given_for(profile: &Arc<Profile>, now: &Binding, desk: &Desk) -> Result<Option<Binding>, Problem> {
     if profile.key_source.wants_key() {
+        // Says now that a keyring is closed, before anybody hands over a key for it.
+        let kept = profile.key_source.read(profile).await?.and_then(|found| found.binding);
         let held = desk.vault.binding(profile.name.clone()).await?;
-        return Ok(held.filter(|held| !held.permits(now)));
+        return Ok(held.or(kept).filter(|bound| !bound.permits(now)));
     }
     let (bindings, profile, now) =
         (Arc::clone(&desk.surroundings.bindings), Arc::clone(profile), now.clone());
@@ -228,6 +230,7 @@ fn notes_on(profile: &Profile, change: &Settings) -> Vec<String> {
                 "the key is kept in memory only: it is gone when the agent ends (see --key-source)".into(),
             );
         }
+        KeySource::Keyring => notes.push("the key is kept in the keyring".into()),
         source @ (KeySource::File(_) | KeySource::Command(_) | KeySource::Credential(_)) => {
             notes.push(format!("the key is read from {source}"));
         }
@@ -299,7 +302,7 @@ async fn proven(
     desk: &Desk,
 ) -> Result<(Option<ApiKey>, Option<Bought>), Problem> {
     let key = match handed_over {
-        None if verify => profile.key_source.read().await?,
+        None if verify => profile.key_source.read(profile).await?.map(|found| found.key),
         handed_over => handed_over,
     };
     let bought = match &key {
@@ -351,6 +354,9 @@ async fn keep(
     if !profile.key_source.wants_key() {
         bind(&desk.surroundings.bindings, profile, binding.clone()).await?;
     }
+    if let Some(key) = &key {
+        profile.key_source.store(profile, key, &binding).await?;
+    }
     if !intent.exists || *change != Settings::default() {
         let url = Some(profile.url.to_string());
         let settings = Box::new(Settings { url, ..intent.settings.clone() });
@@ -372,6 +378,7 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
         desk.vault.drop_secrets(names.clone()).await?;
+        clear(&names, desk).await?;
         info!(profiles = ?names, "keys were forgotten");
     }
     Ok(done(&names))
@@ -380,12 +387,22 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
 async fn remove(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
+        clear(&names, desk).await?;
         edit(Edit::Remove(names.clone()), desk).await?;
         let (bindings, gone) = (Arc::clone(&desk.surroundings.bindings), names.clone());
         blocking(move || gone.iter().try_for_each(|name| bindings.forget(name.as_str()))).await??;
         info!(profiles = ?names, "profiles were removed");
     }
     Ok(done(&names))
+}
+
+/// Deletes keys from where they outlive the agent.
+async fn clear(names: &[ProfileName], desk: &Desk) -> Result<(), Problem> {
+    let config = desk.vault.config().await?;
+    for profile in names.iter().filter_map(|name| config.profiles.get(name)) {
+        profile.key_source.clear(profile).await?;
+    }
+    Ok(())
 }
 
 async fn refresh(waiting: Waiting, desk: &Desk) -> Result<Reply, Problem> {

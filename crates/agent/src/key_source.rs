@@ -2,6 +2,11 @@
 
 mod command;
 mod file;
+#[cfg(feature = "keyring")]
+mod keyring;
+#[cfg(not(feature = "keyring"))]
+#[path = "key_source/no_keyring.rs"]
+mod keyring;
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -12,6 +17,8 @@ use dph_agent_platform::ApiKey;
 use dph_agent_protocol::{ErrorCode, KeySourceKind};
 use zeroize::Zeroizing;
 
+use crate::binding::Binding;
+use crate::config::Profile;
 use crate::error::{Chain, Problem};
 
 /// Longest key, in bytes; real ones have 40 to 50.
@@ -22,6 +29,8 @@ const MAX_KEY_LEN: usize = 16 * 1024;
 pub enum KeySource {
     /// Handed over, and gone when the agent ends.
     Session,
+    /// The operating system's keyring.
+    Keyring,
     /// A file, by its absolute path.
     File(PathBuf),
     /// What a command prints: the program and its arguments.
@@ -30,9 +39,21 @@ pub enum KeySource {
     Credential(String),
 }
 
-/// Why a key cannot be read.
+/// A key that was read.
+#[derive(Debug)]
+pub struct Found {
+    /// The key.
+    pub key: ApiKey,
+    /// What it was given for, where its source says so.
+    pub binding: Option<Binding>,
+}
+
+/// Why a key cannot be read or kept.
 #[derive(Debug, thiserror::Error)]
 pub enum SourceError {
+    /// The keyring did not do what was asked.
+    #[error(transparent)]
+    Keyring(#[from] keyring::KeyringError),
     /// The file cannot be used.
     #[error("cannot read the key file `{path}`")]
     File {
@@ -65,7 +86,17 @@ pub enum SourceError {
 impl KeySource {
     /// Whether a key has to be handed over for it.
     pub fn wants_key(&self) -> bool {
-        matches!(self, Self::Session)
+        matches!(self, Self::Session | Self::Keyring)
+    }
+
+    /// Whether a key that was handed over can be read again.
+    pub fn is_readable(&self) -> bool {
+        !matches!(self, Self::Session)
+    }
+
+    /// Whether the agent can put a key there that outlives it.
+    pub fn is_writable(&self) -> bool {
+        matches!(self, Self::Keyring)
     }
 
     /// Whether it may be read whenever a caller asks: files cost nothing, a command may do anything.
@@ -80,7 +111,7 @@ impl KeySource {
             Self::Credential(name) => {
                 Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
             }
-            Self::Session | Self::Command(_) => None,
+            Self::Session | Self::Keyring | Self::Command(_) => None,
         }
     }
 
@@ -88,33 +119,64 @@ impl KeySource {
     pub fn kind(&self) -> KeySourceKind {
         match self {
             Self::Session => KeySourceKind::SESSION,
+            Self::Keyring => KeySourceKind::KEYRING,
             Self::File(_) => KeySourceKind::FILE,
             Self::Command(_) => KeySourceKind::COMMAND,
             Self::Credential(_) => KeySourceKind::CREDENTIAL,
         }
     }
 
-    /// Reads the key; `None` where only a user can hand it over.
+    /// Reads the key of `profile`; `None` where only a user can hand it over.
     ///
     /// # Errors
     ///
-    /// When there is none, or one that others could have read or written.
-    pub async fn read(&self) -> Result<Option<ApiKey>, SourceError> {
-        match self {
-            Self::Session => Ok(None),
-            Self::File(path) => read_file(path.clone()).await.map(Some),
-            Self::Command(line) => read_command(line).await.map(Some),
+    /// When its place cannot be read, holds none, or one that others could have read or written.
+    pub async fn read(&self, profile: &Profile) -> Result<Option<Found>, SourceError> {
+        let key = match self {
+            Self::Session => return Ok(None),
+            Self::Keyring => return Ok(keyring::read(profile).await?),
+            Self::File(path) => read_file(path.clone()).await?,
+            Self::Command(line) => read_command(line).await?,
             Self::Credential(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY");
-                read_file(credential_path(folder.as_deref(), name)?).await.map(Some)
+                read_file(credential_path(folder.as_deref(), name)?).await?
             }
+        };
+        Ok(Some(Found { key, binding: None }))
+    }
+
+    /// Keeps the key of `profile`, and what it was given for, where the source can be written.
+    ///
+    /// # Errors
+    ///
+    /// When it was not kept; a key that was kept before still is, then.
+    pub async fn store(&self, profile: &Profile, key: &ApiKey, binding: &Binding) -> Result<(), SourceError> {
+        if self.is_writable() {
+            keyring::store(profile, key, binding).await?;
         }
+        Ok(())
+    }
+
+    /// Deletes the key of `profile` where the source can be written.
+    ///
+    /// # Errors
+    ///
+    /// When it may still be there.
+    pub async fn clear(&self, profile: &Profile) -> Result<(), SourceError> {
+        if self.is_writable() {
+            keyring::clear(profile).await?;
+        }
+        Ok(())
     }
 }
 
 impl From<SourceError> for Problem {
     fn from(error: SourceError) -> Self {
         let hint = match &error {
+            SourceError::Keyring(_) => {
+                "unlock it and try again, or keep the key elsewhere: --key-source session, \
+                 --key-source file:/PATH, --key-source 'command:[\"pass\",\"show\",\"dph\"]'"
+            }
             SourceError::File { source, .. } => source.hint(),
             SourceError::Command { .. } => "run it by hand as the agent's user, without a terminal",
             SourceError::NoCredentials(_) => "add LoadCredential= to the agent's unit and restart it",
@@ -174,7 +236,9 @@ fn key_in_json(json: &str) -> Option<ApiKey> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySourceError {
     /// There is no such kind.
-    #[error("`{0}` is not session, file:/PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]")]
+    #[error(
+        "`{0}` is not session, keyring, file:/PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]"
+    )]
     Unknown(String),
     /// The path is relative.
     #[error("give the whole path of the key file: the agent runs in another folder than you do")]
@@ -193,6 +257,7 @@ impl FromStr for KeySource {
     fn from_str(text: &str) -> Result<Self, KeySourceError> {
         match text.split_once(':').unwrap_or((text, "")) {
             ("session", "") => Ok(Self::Session),
+            ("keyring", "") => Ok(Self::Keyring),
             ("file", path) => match PathBuf::from(path) {
                 path if path.is_absolute() => Ok(Self::File(path)),
                 _ => Err(KeySourceError::RelativePath),
@@ -213,6 +278,7 @@ impl fmt::Display for KeySource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session => f.write_str("session"),
+            Self::Keyring => f.write_str("keyring"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Command(line) => write!(f, "command:{}", serde_json::Value::from(line.clone())),
             Self::Credential(name) => write!(f, "credential:{name}"),
@@ -228,6 +294,7 @@ mod tests {
     fn a_key_source_reads_back_as_it_is_written() {
         for text in [
             "session",
+            "keyring",
             "file:/run/secrets/dph",
             "credential:dph",
             "command:[\"pass\",\"show\",\"a \\\"b\\\"\"]",
@@ -246,6 +313,7 @@ mod tests {
             "credential:../x",
             "credential:",
             "session:x",
+            "keyring:x",
         ] {
             assert!(text.parse::<KeySource>().is_err(), "{text}");
         }

@@ -1,0 +1,27 @@
+//! A build without the operating system's keyring.
+
+use dph_agent_platform::ApiKey;
+
+use super::Found;
+use crate::binding::Binding;
+use crate::config::Profile;
+
+/// Why the keyring did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// Nobody can ask it.
+    #[error("this agent was built without the keyring")]
+    Absent,
+}
+
+pub(super) fn read(_: &Profile) -> impl Future<Output = Result<Option<Found>, KeyringError>> {
+    std::future::ready(Err(KeyringError::Absent))
+}
+
+pub(super) fn store(_: &Profile, _: &ApiKey, _: &Binding) -> impl Future<Output = Result<(), KeyringError>> {
+    std::future::ready(Err(KeyringError::Absent))
+}
+
+pub(super) fn clear(_: &Profile) -> impl Future<Output = Result<(), KeyringError>> {
+    std::future::ready(Err(KeyringError::Absent))
+}
