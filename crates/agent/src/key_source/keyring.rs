@@ -67,8 +67,16 @@ impl From<Error> for KeyringError {
         match error {
             Error::NoStorageAccess(source) | Error::PlatformFailure(source) => Self::Closed(source),
             Error::TooLong(_, limit) => Self::TooLong(limit),
-            // Some of the others carry what they failed on: the secret.
-            _ => Self::Senseless,
+            // Some of these carry what they failed on: the secret.
+            Error::NoEntry
+            | Error::BadEncoding(_)
+            | Error::BadDataFormat(..)
+            | Error::BadStoreFormat(_)
+            | Error::Invalid(..)
+            | Error::Ambiguous(_)
+            | Error::NoDefaultStore
+            | Error::NotSupportedByStore(_)
+            | _ => Self::Senseless,
         }
     }
 }
@@ -92,6 +100,10 @@ static SYSTEM: Keyring = Keyring::new(system::entry);
 
 /// By what an item is found: its profile, whose it is, and where it is sent.
 #[derive(Clone, Debug)]
+#[cfg_attr(
+    any(windows, target_os = "macos"),
+    expect(dead_code, reason = "only the Secret Service has room for more than the profile")
+)]
 struct ItemName {
     profile: String,
     origin: String,

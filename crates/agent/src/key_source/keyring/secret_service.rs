@@ -142,9 +142,9 @@ impl OneItem {
 
 /// Returns where new items go, unless that is locked.
 async fn open_collection<'a>(keyring: &'a SecretService<'_>) -> Result<Collection<'a>> {
-    let collection = keyring.get_default_collection().await.map_err(|error| match error {
-        secret_service::Error::NoResult => Refusal::NoCollection.into(),
-        error => service(error),
+    let collection = keyring.get_default_collection().await.map_err(|error| {
+        let absent = matches!(error, secret_service::Error::NoResult);
+        if absent { Refusal::NoCollection.into() } else { service(error) }
     })?;
     if collection.is_locked().await.map_err(service)? {
         return Err(Refusal::Locked.into());
