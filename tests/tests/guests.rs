@@ -1,0 +1,150 @@
+//! Users listed in `allow-uid`: they get tokens with the ordinary client, and nothing else.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed assumption is a failed test"
+)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use dph_agent_mock_platform::MockPlatform;
+use dph_agent_tests::{AgentProcess, Home, Ran, program, run, wait_for, wait_until};
+use rustix::process::{Signal, getuid};
+
+const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
+/// The user whom Linux calls nobody.
+const GUEST: u32 = 65534;
+
+/// An agent of this user with the profile `prod`, on a socket in a folder that others can look into.
+struct Scene {
+    home: Home,
+    platform: MockPlatform,
+}
+
+impl Scene {
+    /// Returns nothing for a user who cannot play another.
+    #[expect(clippy::print_stderr, reason = "a test that proves nothing says so")]
+    fn new() -> Option<Self> {
+        if !getuid().is_root() {
+            eprintln!("skipped: only root can play another user");
+            return None;
+        }
+        let scene = Self { home: Home::new(), platform: MockPlatform::start() };
+        scene.platform.add_user("alice", KEY);
+        scene.home.write("key", KEY);
+        let (home, open) = (&scene.home, |mode| fs::Permissions::from_mode(mode));
+        fs::set_permissions(home.path("."), open(0o755)).unwrap();
+        fs::create_dir(home.path("shared")).unwrap();
+        fs::set_permissions(home.path("shared"), open(0o755)).unwrap();
+        // The original may be in a folder that is closed to others.
+        fs::copy(program("dph-agent-client"), home.path("client")).unwrap();
+        fs::set_permissions(home.path("client"), open(0o755)).unwrap();
+        Some(scene)
+    }
+
+    fn configure(&self, allow_uid: &[u32]) {
+        let (ca, url) = (self.platform.write_ca(&self.home.path(".")), self.platform.url());
+        self.home.write_config(&format!(
+            "allow-uid = {allow_uid:?}\n[profiles.prod]\nplatform = \"software-hub\"\nurl = \"{url}\"\n\
+             username = \"alice\"\nca-file = \"{}\"\nkey-source = \"file:{}\"\n",
+            ca.canonicalize().unwrap().display(),
+            self.home.path("key").display()
+        ));
+    }
+
+    fn start(&self) -> AgentProcess<'_> {
+        let mut agent = self.home.spawn_agent_with(|agent| agent.arg("--socket").arg(self.socket()));
+        wait_until("the agent answers", || {
+            assert!(agent.child.try_wait().unwrap().is_none(), "the agent ended: {}", self.home.log());
+            run(&mut self.client(getuid().as_raw(), "ping"), "").ok
+        });
+        agent
+    }
+
+    fn socket(&self) -> String {
+        self.home.path("shared/agent.sock").display().to_string()
+    }
+
+    fn client(&self, uid: u32, line: &str) -> Command {
+        let mut command = self.home.command(self.home.path("client"));
+        command.uid(uid).gid(uid).arg("--socket").arg(self.socket()).args(line.split_whitespace());
+        command
+    }
+
+    /// Runs the client as a guest who means the agent of root.
+    fn guest(&self, line: &str) -> Ran {
+        run(self.client(GUEST, line).args(["--server-uid", "0"]), "")
+    }
+
+    fn token_comes(&self) {
+        wait_until("a guest gets a token", || self.guest("token").ok);
+    }
+}
+
+#[test]
+fn a_guest_gets_tokens_and_changes_nothing() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure(&[GUEST]);
+    let _agent = scene.start();
+    scene.token_comes();
+    assert!(scene.guest("status").ok && scene.guest("list").ok);
+    for line in
+        ["stop", "add --key-source session", "forget --yes", "remove --yes", "default prod", "refresh"]
+    {
+        let refused = scene.guest(line);
+        assert!(refused.failed_with(8).err.contains("agent's own user"), "{line}: {refused:?}");
+    }
+    let token = scene.guest("token").unwrap();
+    run(scene.client(GUEST, "token --reject").args(["--server-uid", "0"]), &token).unwrap();
+}
+
+#[test]
+fn a_guest_says_whose_agent_is_meant() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure(&[GUEST]);
+    let _agent = scene.start();
+    scene.token_comes();
+    let foreign = run(&mut scene.client(GUEST, "token"), "");
+    assert!(foreign.failed_with(3).err.contains("add `--server-uid 0`"), "{foreign:?}");
+    let other = run(&mut scene.client(GUEST, "token --server-uid 1000"), "");
+    assert!(other.failed_with(3).err.contains("runs as 0"), "{other:?}");
+    run(scene.client(GUEST, "token").env("DPH_AGENT_SERVER_UID", "0"), "").unwrap();
+    let overruled = scene.client(GUEST, "token --server-uid 1000").env("DPH_AGENT_SERVER_UID", "0").output();
+    assert_eq!(overruled.unwrap().status.code(), Some(3), "an option goes before a variable");
+}
+
+#[test]
+fn guests_are_let_in_again_when_the_socket_is_made_anew() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure(&[GUEST]);
+    let _agent = scene.start();
+    scene.token_comes();
+    fs::remove_file(scene.socket()).unwrap();
+    wait_until("the socket is there again", || fs::exists(scene.socket()).unwrap());
+    scene.token_comes();
+}
+
+#[test]
+fn guests_come_and_go_with_the_configuration() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure(&[]);
+    let agent = scene.start();
+    let closed = scene.guest("token");
+    assert!(closed.failed_with(3).err.contains("must list this one in `allow-uid`"), "{closed:?}");
+    scene.configure(&[GUEST]);
+    agent.signal(Signal::HUP);
+    scene.token_comes();
+    scene.configure(&[GUEST + 1]);
+    agent.signal(Signal::HUP);
+    let refused = wait_for("the guest is refused", || Some(scene.guest("token")).filter(|ran| !ran.ok));
+    assert!(refused.failed_with(8).err.contains("not user 65534"), "{refused:?}");
+    scene.configure(&[]);
+    agent.signal(Signal::HUP);
+    wait_until("the socket is closed", || scene.guest("token").status == 3);
+    run(&mut scene.client(getuid().as_raw(), "token"), "").unwrap();
+}
