@@ -1,9 +1,10 @@
-//! Request and peer in, permit or refusal out: permission is a value that only this file makes.
+//! Request, peer and lock in, permit or refusal out: permission is a value that only this file makes.
 
 use dph_agent_ipc::{Peer, Uid};
 use dph_agent_protocol::{ErrorCode, Request};
 
 use crate::error::Problem;
+use crate::lock;
 
 /// A request that may be carried out.
 #[derive(Debug)]
@@ -16,20 +17,24 @@ impl Permit {
     }
 }
 
-/// Decides whether `peer` may ask that; the agent runs as `own`.
+/// Decides whether `peer` may ask that now; the agent runs as `own`.
 ///
 /// # Errors
 ///
-/// [`ErrorCode::DENIED`] when a user who may only have tokens wants to change something.
-pub fn authorize(request: Request, peer: &Peer, own: &Uid) -> Result<Permit, Problem> {
-    if peer.uid == *own || is_for_guests(&request) {
-        return Ok(Permit(request));
+/// [`ErrorCode::DENIED`] when a user who may only have tokens wants to change something,
+/// [`ErrorCode::LOCKED`] for all that a locked agent does not answer, whatever it names.
+pub fn authorize(request: Request, peer: &Peer, own: &Uid, is_locked: bool) -> Result<Permit, Problem> {
+    if peer.uid != *own && !is_for_guests(&request) {
+        return Err(Problem::new(
+            ErrorCode::DENIED,
+            format!("`{}` is only for the agent's own user", request.name()),
+            "users listed in allow-uid may ask for tokens and look; the agent's user must do the rest",
+        ));
     }
-    Err(Problem::new(
-        ErrorCode::DENIED,
-        format!("`{}` is only for the agent's own user", request.name()),
-        "users listed in allow-uid may ask for tokens and look; the agent's user must do the rest",
-    ))
+    if is_locked && !is_answered_locked(&request) {
+        return Err(lock::locked());
+    }
+    Ok(Permit(request))
 }
 
 /// Whether users listed in `allow-uid` may ask it, too.
@@ -42,22 +47,64 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::Forget(_)
         | Request::Remove(_)
         | Request::Refresh(_)
+        | Request::Lock(_)
+        | Request::Unlock(_)
+        | Request::LockState
         | Request::Stop => false,
+    }
+}
+
+/// Whether it is answered while the agent is locked.
+fn is_answered_locked(request: &Request) -> bool {
+    match request {
+        Request::Ping
+        | Request::Status(_)
+        | Request::Lock(_)
+        | Request::Unlock(_)
+        | Request::LockState
+        | Request::Stop => true,
+        Request::Forget(kept) => kept.all,
+        Request::Ready(_)
+        | Request::Token(_)
+        | Request::List(_)
+        | Request::Prepare(_)
+        | Request::Add(_)
+        | Request::SetDefault(_)
+        | Request::Remove(_)
+        | Request::Refresh(_) => false,
     }
 }
 
 #[cfg(all(test, unix))]
 mod tests {
+    use dph_agent_protocol::{Kept, Selector};
+
     use super::*;
+
+    const OWN: Peer = Peer { uid: 1000, pid: None };
+
+    #[test]
+    fn a_locked_agent_answers_what_needs_no_secret_and_nothing_else() {
+        let forget = |all| Request::Forget(Kept { selector: Selector::default(), all, dry_run: false });
+        for request in [Request::Ping, Request::LockState, Request::Stop, forget(true)] {
+            assert!(authorize(request, &OWN, &1000, true).is_ok());
+        }
+        for request in [Request::Token(dph_agent_protocol::TokenRequest::default()), forget(false)] {
+            let refused = authorize(request.clone(), &OWN, &1000, true).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::LOCKED);
+            assert!(authorize(request, &OWN, &1000, false).is_ok());
+        }
+    }
 
     #[test]
     fn a_listed_user_gets_tokens_and_nothing_else() {
         let guest = Peer { uid: 1001, pid: None };
         assert!(
-            authorize(Request::Token(dph_agent_protocol::TokenRequest::default()), &guest, &1000).is_ok()
+            authorize(Request::Token(dph_agent_protocol::TokenRequest::default()), &guest, &1000, false)
+                .is_ok()
         );
-        let refused = authorize(Request::Stop, &guest, &1000).unwrap_err();
+        let refused = authorize(Request::Stop, &guest, &1000, false).unwrap_err();
         assert_eq!(refused.code, ErrorCode::DENIED);
-        assert!(authorize(Request::Stop, &Peer { uid: 1000, pid: None }, &1000).is_ok());
+        assert!(authorize(Request::Stop, &OWN, &1000, false).is_ok());
     }
 }

@@ -17,6 +17,9 @@ use crate::private_file;
 /// Longest record that is read, in bytes.
 const MAX_RECORDS_LEN: usize = 1024 * 1024;
 
+/// `sha256:` and twelve digits.
+const SHORT_LEN: usize = 19;
+
 /// Whom a key may be sent to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Binding {
@@ -79,11 +82,19 @@ impl fmt::Display for Binding {
             write!(f, " for {username}")?;
         }
         match &self.trust {
-            TrustBinding::Pin(pin) => write!(f, " with the certificate {pin}"),
+            TrustBinding::Pin(pin) => write!(f, " with the certificate {}…", short(pin)),
             TrustBinding::Roots(extra) if extra.is_empty() => Ok(()),
-            TrustBinding::Roots(extra) => write!(f, " with {} authorities of its own", extra.len()),
+            TrustBinding::Roots(extra) => {
+                let extra: Vec<_> = extra.iter().map(|fingerprint| short(fingerprint)).collect();
+                write!(f, " trusting also the authorities {}…", extra.join("…, "))
+            }
         }
     }
+}
+
+/// Returns as much of a fingerprint as tells two apart at a glance.
+fn short(fingerprint: &str) -> &str {
+    fingerprint.get(..SHORT_LEN).unwrap_or(fingerprint)
 }
 
 /// Returns why a key is not sent.

@@ -14,6 +14,7 @@ pub use profile::{Profile, ProfileName, ProxySetting, SettingError, merged};
 pub use read::{Fault, parse};
 
 use crate::error::Problem;
+use crate::lock::AutoLock;
 
 /// What the configuration file says.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +23,8 @@ pub struct Config {
     pub default: Option<ProfileName>,
     /// Users whose programs may ask for tokens, besides the agent's own.
     pub allow_uid: Vec<u32>,
+    /// When the agent locks by itself.
+    pub auto_lock: AutoLock,
     /// The profiles by name.
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
 }

@@ -13,6 +13,8 @@ use crate::binding::{self, Binding, Bindings};
 use crate::config::{Profile, ProfileName, ProxySetting};
 use crate::error::{Chain, Problem};
 use crate::freshness::{Bought, Mode, Outcome};
+use crate::kept_key::KeptKey;
+use crate::key_source::Found;
 use crate::private_file;
 use crate::vault::{HeldKey, Surroundings};
 
@@ -75,7 +77,7 @@ impl Attempt {
             return Err(binding::changed(&self.profile, &key.binding, &binding));
         }
         done.exchanges += 1;
-        let first = buy(&target, &key.key, &self.surroundings).await;
+        let first = buy(&target, &key.key.expose(), &self.surroundings).await;
         let Err(PlatformError::Refused { .. }) = first else { return self.outcome(first) };
         // It may have been rotated elsewhere since it was read.
         let another = |newer: &HeldKey| newer.key != key.key && newer.binding.permits(&binding);
@@ -84,7 +86,7 @@ impl Attempt {
         };
         done.key = Some(newer.clone());
         done.exchanges += 1;
-        self.outcome(buy(&target, &newer.key, &self.surroundings).await)
+        self.outcome(buy(&target, &newer.key.expose(), &self.surroundings).await)
     }
 
     /// Returns the key to try, or `None` when only another one was wanted.
@@ -104,24 +106,24 @@ impl Attempt {
             .ok_or_else(|| Problem::new(ErrorCode::NO_KEY, "there is no key", "dph-agent-client add"))
     }
 
-    /// Reads the key from its source, with what it was given for.
+    /// Reads the key from its source, with what it was given for. A source that does not say is asked
+    /// for keys that go to where `now` says, as the first time.
     async fn read(&self, now: &Binding) -> Result<Option<HeldKey>, Problem> {
-        let Some(found) = self.profile.key_source.read(&self.profile).await? else { return Ok(None) };
-        let (key, binding) = (found.key, self.given_for(found.binding, now).await?);
-        let held = self.held.as_ref().filter(|held| *held.key == key);
-        let added_at = held.map_or_else(|| self.surroundings.clock.wall(), |held| held.added_at);
-        Ok(Some(HeldKey { key: Arc::new(key), binding, added_at }))
-    }
-
-    /// Returns what a key was given for: as its source says, else as its first use says, which must
-    /// permit `now`.
-    async fn given_for(&self, said: Option<Binding>, now: &Binding) -> Result<Binding, Problem> {
-        if let Some(said) = said {
-            return Ok(said);
+        let Some(Found { key, binding }) = self.profile.key_source.read(&self.profile).await? else {
+            return Ok(None);
+        };
+        if binding.is_none() {
+            let (profile, bindings) = (Arc::clone(&self.profile), Arc::clone(&self.surroundings.bindings));
+            let now = now.clone();
+            blocking(move || bindings.check(&profile, &now)).await??;
         }
-        let (profile, bindings) = (Arc::clone(&self.profile), Arc::clone(&self.surroundings.bindings));
-        let binding = now.clone();
-        blocking(move || bindings.check(&profile, &binding).map(|()| binding)).await?
+        let held = self.held.as_ref().filter(|held| held.key.is(&key));
+        let added_at = held.map_or_else(|| self.surroundings.clock.wall(), |held| held.added_at);
+        Ok(Some(HeldKey {
+            key: Arc::new(KeptKey::new(&self.surroundings.pool, &key)?),
+            binding: binding.unwrap_or_else(|| now.clone()),
+            added_at,
+        }))
     }
 
     fn outcome(&self, bought: Result<Bought, PlatformError>) -> Result<Outcome, Problem> {

@@ -271,6 +271,20 @@ impl<W> Freshness<W> {
         self.refuse_all(&problem.clone().into())
     }
 
+    /// The agent is locked: the token is given away, and those who wait are told.
+    pub fn put_away(&mut self, problem: &Problem) -> (Option<Bought>, Effects<W>) {
+        self.running = None;
+        (self.held.take(), self.refuse_all(&problem.clone().into()))
+    }
+
+    /// The agent is open again, with the token that it had, if that was kept.
+    pub fn take_back(&mut self, token: Option<Bought>, now: Steady) {
+        self.held = token.filter(|token| token.ends() > now);
+        if self.held.is_none() {
+            self.refresh_at = None;
+        }
+    }
+
     /// Time has passed, to [`next_due`](Self::next_due) or beyond.
     pub fn due(&mut self, now: Steady) -> Effects<W> {
         if self.next_due().is_none_or(|due| due > now) {

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use dph_agent_platform::{ApiKey, BaseUrl, Target, Verdict};
 use dph_agent_protocol::{
-    Add, Added, AgentStatus, Certificate, ErrorCode, Kept, MAX_DEADLINE_MS, Pong, Prepare, Prepared, Reply,
-    Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, Trust,
-    Waiting,
+    Add, Added, AgentStatus, Certificate, ErrorCode, Kept, Lock, LockState, MAX_DEADLINE_MS, Pong, Prepare,
+    Prepared, Reply, Request, Secret, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest,
+    Trust, Unlock, Waiting,
 };
+use dph_agent_secret::wiped_stack::Wiping;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -20,8 +21,12 @@ use crate::config::{Config, ConfigFile, Edit, Profile, ProfileName, SettingError
 use crate::error::{Problem, millis};
 use crate::exchange::{self, bind, blocking, prove};
 use crate::freshness::{Bought, Need};
+use crate::kept_key::{KeptKey, secret_memory};
 use crate::key_source::KeySource;
+use crate::keyhole::{Keyhole, wrong_passphrase};
+use crate::lock::locked;
 use crate::refresh::NEW_ENOUGH;
+use crate::seal::{Private, SealedPrivate};
 use crate::vault::{HeldKey, Install, Surroundings, VaultHandle, Why, changed_meanwhile};
 
 /// What requests are carried out with.
@@ -29,6 +34,8 @@ use crate::vault::{HeldKey, Install, Surroundings, VaultHandle, Why, changed_mea
 pub struct Desk {
     /// The secrets.
     pub vault: VaultHandle,
+    /// Where passphrases are tried.
+    pub keyhole: Keyhole,
     /// What the vault works with, too.
     pub surroundings: Surroundings,
     /// The configuration file; held while it is changed or read anew.
@@ -59,11 +66,14 @@ pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
         Request::List(page) => desk.vault.list(page.after).await.map(Reply::Listing),
         Request::Status(request) => status(request, desk).await,
         Request::Prepare(request) => prepare(request, desk).await,
-        Request::Add(request) => add(request, desk).await,
+        Request::Add(request) => Wiping::new(add(request, desk)).await,
         Request::SetDefault(selector) => set_default(selector, desk).await,
         Request::Forget(kept) => forget(kept, desk).await,
         Request::Remove(kept) => remove(kept, desk).await,
         Request::Refresh(waiting) => refresh(waiting, desk).await,
+        Request::Lock(request) => Wiping::new(lock(request, desk)).await,
+        Request::Unlock(request) => Wiping::new(unlock(request, desk)).await,
+        Request::LockState => lock_state(Vec::new(), desk).await,
         Request::Stop => {
             info!("a client asked to stop");
             desk.stop.cancel();
@@ -83,7 +93,7 @@ async fn token(request: TokenRequest, desk: &Desk) -> Result<Reply, Problem> {
         not: request.rejected,
     };
     let (profile, answer) =
-        within(request.deadline_ms, desk.vault.token(request.selector, need), "an exchange").await?;
+        within(request.deadline_ms, desk.vault.token(request.selector, need), "an exchange", desk).await?;
     let grant = answer.map_err(|refusal| Problem { retry_after: refusal.retry_after, ..refusal.problem })?;
     let left = grant.left;
     Ok(Reply::Token(Token {
@@ -104,9 +114,9 @@ async fn status(request: StatusRequest, desk: &Desk) -> Result<Reply, Problem> {
         version: VERSION.to_owned(),
         pid: std::process::id(),
         socket: desk.endpoint.clone(),
-        locked: false,
+        locked: page.locked,
         started_at: desk.started_at,
-        secret_memory: SecretMemory::UNDUMPABLE,
+        secret_memory: secret_memory(&desk.surroundings.pool),
         profile_count: u32::try_from(page.count).unwrap_or(u32::MAX),
         config_error: desk.config_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
     };
@@ -130,7 +140,7 @@ async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Problem> {
             Ok(None)
         }
     };
-    let certificate = within(request.deadline_ms, check, "the check of the server").await?;
+    let certificate = within(request.deadline_ms, check, "the check of the server", desk).await?;
     if !request.reach {
         notes.push(
             "the platform was not reached: whether the key works is seen when a token is asked for".into(),
@@ -285,7 +295,7 @@ async fn add(request: Add, desk: &Desk) -> Result<Reply, Problem> {
         let (target, binding) = destination(&intent, &request.settings, request.replace, desk).await?;
         Ok((proven(key, &intent.profile, &target, request.verify, desk).await?, binding))
     };
-    let ((key, bought), binding) = within(request.deadline_ms, proof, "the proof of the key").await?;
+    let ((key, bought), binding) = within(request.deadline_ms, proof, "the proof of the key", desk).await?;
     let (life, verified) = (bought.as_ref().and_then(|bought| bought.life), bought.is_some());
     keep(&intent, &request.settings, request.replace, binding, (key, bought), desk).await?;
     info!(profile = %name, verified, "a key was added");
@@ -347,6 +357,10 @@ async fn keep(
 ) -> Result<(), Problem> {
     let profile = &intent.profile;
     let mut file = desk.config.lock().await;
+    // From here on it is finished on disk, whatever comes.
+    if desk.vault.is_locked() {
+        return Err(locked());
+    }
     let again = self::intent(profile.name.clone(), change, replace, &file)?;
     if (&again.profile, again.exists) != (profile, intent.exists) {
         return Err(changed_meanwhile(&profile.name));
@@ -364,7 +378,8 @@ async fn keep(
     }
     let added_at = desk.surroundings.clock.wall();
     let exchanges = u64::from(bought.is_some());
-    let key = key.map(|key| HeldKey { key: Arc::new(key), binding, added_at });
+    let kept = key.map(|key| KeptKey::new(&desk.surroundings.pool, &key)).transpose()?;
+    let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at });
     desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await
 }
 
@@ -412,7 +427,9 @@ async fn refresh(waiting: Waiting, desk: &Desk) -> Result<Reply, Problem> {
         let (vault, selector) = (desk.vault.clone(), named(name));
         tries.spawn(async move { vault.retry(selector).await });
     }
-    for tried in within(waiting.deadline_ms, async { Ok(tries.join_all().await) }, "an exchange").await? {
+    for tried in
+        within(waiting.deadline_ms, async { Ok(tries.join_all().await) }, "an exchange", desk).await?
+    {
         let (profile, answer) = tried?;
         answer.map_err(|refusal| Problem {
             message: format!("{}: {}", profile.name, refusal.problem.message),
@@ -456,8 +473,104 @@ async fn edit_locked(file: &mut ConfigFile, edit: Edit, desk: &Desk) -> Result<(
     desk.vault.apply(Arc::new(config), Why::Edit).await
 }
 
-/// Waits for `work` as long as the caller does.
+async fn lock(request: Lock, desk: &Desk) -> Result<Reply, Problem> {
+    let key = match request.new_passphrase {
+        None => None,
+        Some(new) => {
+            let key = new_key(request.passphrase, new, desk);
+            Some(within(request.deadline_ms, key, "the derivation of a key", desk).await?)
+        }
+    };
+    desk.vault.lock(key).await?;
+    let config = desk.vault.config().await?;
+    let (_, key) = desk.vault.keys_place().await?;
+    lock_state(notes_on_lock(&config, key.is_some()), desk).await
+}
+
+/// Returns the agent's key pair, or a new one, behind a new passphrase.
+async fn new_key(old: Option<Secret>, new: Secret, desk: &Desk) -> Result<SealedPrivate, Problem> {
+    if desk.vault.is_locked() {
+        return Err(locked());
+    }
+    if new.expose().is_empty() {
+        return Err(Problem::new(
+            ErrorCode::BAD_REQUEST,
+            "the new passphrase is empty",
+            "choose another one",
+        ));
+    }
+    let (_, key) = desk.vault.keys_place().await?;
+    let private = match (key, old) {
+        (None, _) => Private::generate().map_err(|error| {
+            Problem::new(ErrorCode::FAILED, format!("cannot make a key: {error}"), "look at the system")
+        })?,
+        (Some(sealed), old) => open(sealed, old, desk).await?,
+    };
+    desk.keyhole.seal(private, new).await
+}
+
+async fn open(sealed: SealedPrivate, passphrase: Option<Secret>, desk: &Desk) -> Result<Private, Problem> {
+    let passphrase = passphrase.ok_or_else(|| wrong_passphrase("a passphrase is set, and none was given"))?;
+    desk.keyhole.open(sealed, passphrase).await
+}
+
+async fn unlock(request: Unlock, desk: &Desk) -> Result<Reply, Problem> {
+    let work = async {
+        let (_, key) = desk.vault.keys_place().await?;
+        match key {
+            None => Ok(None),
+            Some(sealed) => open(sealed, request.passphrase, desk).await.map(Some),
+        }
+    };
+    let private = in_time(request.deadline_ms, work, "the derivation of the key").await?;
+    desk.vault.unlock(private).await?;
+    lock_state(Vec::new(), desk).await
+}
+
+async fn lock_state(notes: Vec<String>, desk: &Desk) -> Result<Reply, Problem> {
+    let (is_locked, key) = desk.vault.keys_place().await?;
+    Ok(Reply::LockState(LockState { locked: is_locked, has_passphrase: key.is_some(), notes }))
+}
+
+/// Says what a lock does not do.
+fn notes_on_lock(config: &Config, has_passphrase: bool) -> Vec<String> {
+    let names = |of: fn(&KeySource) -> bool| {
+        let profiles = config.profiles.values().filter(|profile| of(&profile.key_source));
+        profiles.map(|profile| profile.name.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    let mut notes = Vec::new();
+    if !has_passphrase {
+        notes.push("no passphrase is set, so keys were dropped, not sealed: see --set-passphrase".to_owned());
+        let lost = names(|source| !source.is_readable());
+        if !lost.is_empty() {
+            notes.push(format!("keys that must be added again: {lost}"));
+        }
+    }
+    let outside = names(KeySource::is_readable);
+    if !outside.is_empty() {
+        notes.push(format!(
+            "the lock protects the agent's memory, not a keyring or file that this user can open: {outside}"
+        ));
+    }
+    notes
+}
+
+/// Waits for `work` as long as the caller does, and no longer than the agent is open.
 async fn within<T>(
+    deadline_ms: u32,
+    work: impl Future<Output = Result<T, Problem>>,
+    what: &str,
+    desk: &Desk,
+) -> Result<T, Problem> {
+    tokio::select! {
+        biased;
+        () = desk.vault.falls() => Err(locked()),
+        done = in_time(deadline_ms, work, what) => done,
+    }
+}
+
+/// Waits for `work` as long as the caller does.
+async fn in_time<T>(
     deadline_ms: u32,
     work: impl Future<Output = Result<T, Problem>>,
     what: &str,

@@ -13,8 +13,12 @@ pub mod exchange;
 pub mod freshness;
 pub mod handle;
 pub mod harden;
+mod keeper;
+pub mod kept_key;
 pub mod key_source;
+pub mod keyhole;
 mod listening;
+pub mod lock;
 pub mod log;
 #[cfg(target_os = "linux")]
 pub mod notify;
@@ -23,6 +27,7 @@ pub mod paths;
 pub mod private_file;
 pub mod proxies;
 pub mod refresh;
+pub mod seal;
 pub mod server;
 pub mod session;
 pub mod sessions;
@@ -36,6 +41,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use dph_agent_ipc::{Listener, Uid, own_uid};
+use dph_agent_secret::{Pool, SecretMemory};
 use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +53,9 @@ use config::{Config, ConfigFile};
 use error::Problem;
 use exchange::blocking;
 use handle::{Desk, VERSION};
+use keyhole::Keyhole;
 use listening::take_place;
+use lock::RecordFile;
 use only_one::OnlyOne;
 use paths::Paths;
 use signals::{Signals, Wish};
@@ -98,7 +106,7 @@ impl Agent {
             () = signals.stop() => return Err(StartError::Stopped),
         };
         let endpoint = listener.endpoint().to_string();
-        let (desk, vault) = furnish(file, config, &paths, endpoint).map_err(system("set a timer"))?;
+        let (desk, vault) = furnish(file, config, &paths, endpoint)?;
         info!(version = VERSION, pid = std::process::id(), socket = desk.endpoint, "ready");
         Ok(Self { listener, own, desk: Arc::new(desk), vault, signals, _only_one: only_one })
     }
@@ -140,14 +148,18 @@ fn furnish(
     config: Config,
     paths: &Paths,
     endpoint: String,
-) -> io::Result<(Desk, JoinHandle<()>)> {
+) -> Result<(Desk, JoinHandle<()>), StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started_at = clock.wall();
     let bindings = Arc::new(Bindings::new(paths.bindings()));
-    let surroundings = Surroundings { clock, bindings, proxies: proxies::from_env() };
-    let (vault, task) = VaultHandle::start(Arc::new(config), surroundings.clone())?;
+    let pool = Pool::new(SecretMemory::Auto).map_err(StartError::Memory)?;
+    let surroundings = Surroundings { clock, pool, bindings, proxies: proxies::from_env() };
+    let (vault, task) =
+        VaultHandle::start(Arc::new(config), RecordFile::new(paths.lock_record()), surroundings.clone())
+            .map_err(system("set a timer"))?;
     let desk = Desk {
         vault,
+        keyhole: Keyhole::default(),
         surroundings,
         config: Mutex::new(file),
         config_error: std::sync::Mutex::default(),

@@ -12,6 +12,7 @@ use dph_agent::log::{self, LogFormat};
 use dph_agent::paths::Paths;
 use dph_agent::start::{self, Shell};
 use dph_agent::{Agent, Options, harden};
+use dph_agent_secret::ZeroingAllocator;
 use tracing::level_filters::LevelFilter;
 
 /// Holds API keys of IBM Data Product Hub and hands out fresh bearer tokens.
@@ -59,6 +60,10 @@ enum Command {
     /// Say what is wrong in the configuration file, and where
     CheckConfig,
 }
+
+/// Nothing that was in the heap is left in memory that is given back.
+#[global_allocator]
+static HEAP: ZeroingAllocator = ZeroingAllocator::new();
 
 /// Stack of the threads that wait for disks and name servers. The default of 2 MiB is a huge page to
 /// Linux, which then gives each thread all of it at the first touch.

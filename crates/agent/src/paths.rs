@@ -34,6 +34,11 @@ impl Paths {
         self.state.join("bindings.json")
     }
 
+    /// Whether the agent is locked, and what opens it.
+    pub fn lock_record(&self) -> PathBuf {
+        self.state.join("lock.json")
+    }
+
     /// Held by the one agent of this user.
     pub fn lock(&self) -> PathBuf {
         self.state.join("agent.lock")

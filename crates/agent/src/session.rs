@@ -117,7 +117,7 @@ impl Session<'_> {
         let request = Request::from_body(frame.kind, &frame.body).map_err(unreadable)?;
         drop(frame);
         debug!(request = request.name(), pid = self.peer.pid, "request");
-        let permit = authorize(request, &self.peer, &self.own)?;
+        let permit = authorize(request, &self.peer, &self.own, self.desk.vault.is_locked())?;
         Box::pin(handle(permit, self.desk)).await
     }
 }

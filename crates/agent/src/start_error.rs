@@ -3,6 +3,7 @@
 use std::io;
 
 use dph_agent_ipc::{BindError, EndpointError};
+use dph_agent_secret::PoolError;
 
 use crate::config::ConfigError;
 use crate::only_one::OnlyOneError;
@@ -28,6 +29,9 @@ pub enum StartError {
     /// Somebody wanted it to stop before it was up.
     #[error("stopped while waiting for another agent to end")]
     Stopped,
+    /// There is no memory to keep keys in.
+    #[error(transparent)]
+    Memory(PoolError),
     /// The system refuses something.
     #[error("cannot {what}")]
     System {
@@ -50,6 +54,7 @@ impl StartError {
             | Self::OnlyOne(_)
             | Self::Activation(_)
             | Self::Stopped
+            | Self::Memory(_)
             | Self::System { .. } => false,
         }
     }
@@ -66,7 +71,7 @@ impl StartError {
             Self::OnlyOne(OnlyOneError::Io { .. }) => "mend the owner and mode of the file and its folder",
             Self::Activation(_) => "it must be one listening Unix socket: look at the socket unit",
             Self::Stopped => "start it again when the other one has gone",
-            Self::System { .. } => "look at the system's limits",
+            Self::Memory(_) | Self::System { .. } => "look at the system's limits",
         }
     }
 }

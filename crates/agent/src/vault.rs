@@ -1,13 +1,16 @@
 //! The one task that owns secrets; [`VaultHandle`] is how others ask it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::io;
 use std::sync::Arc;
 
-use dph_agent_platform::{ApiKey, ProxyEnv};
+use dph_agent_platform::ProxyEnv;
 use dph_agent_protocol::{
     ErrorCode, KeyState, LastError, Listing, PAGE_LEN, ProfileStatus, Selector, TokenState,
 };
-use tokio::sync::{mpsc, oneshot};
+use dph_agent_secret::Pool;
+use dph_agent_secret::wiped_stack::Wiping;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
@@ -17,6 +20,10 @@ use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::exchange::{Attempt, Finished};
 use crate::freshness::{Answer, Bought, Dice, Effect, Freshness, Mode, Need, Outcome};
+use crate::keeper::{Held, Keeper};
+use crate::kept_key::KeptKey;
+use crate::lock::{Event, RecordFile, locked};
+use crate::seal::{Private, SealedPrivate};
 
 /// Requests that wait for the vault before callers are held up.
 const QUEUE: usize = 64;
@@ -25,7 +32,7 @@ const QUEUE: usize = 64;
 #[derive(Clone, Debug)]
 pub struct HeldKey {
     /// The key.
-    pub key: Arc<ApiKey>,
+    pub key: Arc<KeptKey>,
     /// Whom it may be sent to.
     pub binding: Binding,
     /// When it was handed over or first read, in seconds since 1970.
@@ -37,7 +44,10 @@ pub type TokenAnswer = (Arc<Profile>, Answer);
 
 /// Reaches the vault.
 #[derive(Clone, Debug)]
-pub struct VaultHandle(mpsc::Sender<Command>);
+pub struct VaultHandle {
+    commands: mpsc::Sender<Command>,
+    locked: watch::Receiver<bool>,
+}
 
 type Reply<T> = oneshot::Sender<T>;
 
@@ -47,13 +57,16 @@ enum Command {
     Retry(Selector, Reply<Result<(Arc<Profile>, Waiter), Problem>>),
     Ready(Selector, Reply<Result<(), Problem>>),
     Select(Selector, Reply<Result<Arc<Profile>, Problem>>),
-    List(String, Reply<Listing>),
+    List(String, Reply<Result<Listing, Problem>>),
     Status(Selector, String, Reply<Result<StatusPage, Problem>>),
     Config(Reply<Arc<Config>>),
     Apply(Arc<Config>, Why, Reply<()>),
     Install(Box<Install>, Reply<Result<(), Problem>>),
     Drop(Vec<ProfileName>, Reply<()>),
-    Binding(ProfileName, Reply<Option<Binding>>),
+    Binding(ProfileName, Reply<Result<Option<Binding>, Problem>>),
+    Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
+    Unlock(Option<Private>, Reply<Result<Saving, Problem>>),
+    KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),
 }
 
@@ -67,6 +80,12 @@ pub enum Why {
 }
 
 type Waiter = oneshot::Receiver<Answer>;
+
+/// Whether the agent is locked, and the key that opens it, where a passphrase is set.
+type KeysPlace = (bool, Option<SealedPrivate>);
+
+/// The lock's record on its way to the disk; absent where it need not go there.
+type Saving = Option<JoinHandle<io::Result<()>>>;
 
 /// A key that was handed over, with what it already bought.
 #[derive(Debug)]
@@ -90,6 +109,8 @@ pub struct StatusPage {
     pub more: bool,
     /// Profiles in the configuration.
     pub count: usize,
+    /// Whether secrets are sealed or gone.
+    pub locked: bool,
 }
 
 impl VaultHandle {
@@ -98,12 +119,20 @@ impl VaultHandle {
     /// # Errors
     ///
     /// When the system has no timer for it.
-    pub fn start(config: Arc<Config>, surroundings: Surroundings) -> std::io::Result<(Self, JoinHandle<()>)> {
-        let (sender, receiver) = mpsc::channel(QUEUE);
+    pub fn start(
+        config: Arc<Config>,
+        record: RecordFile,
+        surroundings: Surroundings,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let (commands, receiver) = mpsc::channel(QUEUE);
         let alarm = surroundings.clock.alarm()?;
+        let keeper = Keeper::new(record, surroundings.clock.steady());
+        let locked = keeper.tell.subscribe();
         let mut vault = Vault {
             config: Arc::new(Config::default()),
+            keeper,
             entries: BTreeMap::new(),
+            put_away: BTreeMap::new(),
             attempts: JoinSet::new(),
             running: HashMap::new(),
             surroundings,
@@ -111,7 +140,7 @@ impl VaultHandle {
         };
         vault.apply(config, Why::Edit);
         let task = tokio::spawn(vault.run(receiver, alarm));
-        Ok((Self(sender), task))
+        Ok((Self { commands, locked }, task))
     }
 
     /// Asks for a token and waits for it.
@@ -158,7 +187,7 @@ impl VaultHandle {
     ///
     /// When the agent is stopping.
     pub async fn list(&self, after: String) -> Result<Listing, Problem> {
-        self.ask(|reply| Command::List(after, reply)).await
+        self.ask(|reply| Command::List(after, reply)).await?
     }
 
     /// Returns the states of the profiles behind `after`, one page of them.
@@ -194,7 +223,51 @@ impl VaultHandle {
     ///
     /// When the agent is stopping.
     pub async fn binding(&self, profile: ProfileName) -> Result<Option<Binding>, Problem> {
-        self.ask(|reply| Command::Binding(profile, reply)).await
+        self.ask(|reply| Command::Binding(profile, reply)).await?
+    }
+
+    /// Whether the agent is locked.
+    pub fn is_locked(&self) -> bool {
+        *self.locked.borrow()
+    }
+
+    /// Waits until the agent is locked.
+    pub async fn falls(&self) {
+        let fallen = self.locked.clone().wait_for(|is_locked| *is_locked).await.is_ok();
+        if !fallen {
+            // A vault that has ended answers for itself.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Locks; `key` is what secrets are sealed to from now on, where it is another one than before. One that
+    /// is locked stays so.
+    ///
+    /// # Errors
+    ///
+    /// When the lock would not survive a restart, or is to have another key while it is locked.
+    pub async fn lock(&self, key: Option<SealedPrivate>) -> Result<(), Problem> {
+        let saving = self.ask(|reply| Command::Lock(key, reply)).await??;
+        saved(saving, "the agent is locked, but would not be after a restart").await
+    }
+
+    /// Unlocks with the key that a passphrase opened, or without one where none is set.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit the lock, or the agent would be locked after a restart.
+    pub async fn unlock(&self, key: Option<Private>) -> Result<(), Problem> {
+        let saving = self.ask(|reply| Command::Unlock(key, reply)).await??;
+        saved(saving, "the agent is open, but would be locked after a restart").await
+    }
+
+    /// Returns whether the agent is locked, and the key that opens it, where a passphrase is set.
+    ///
+    /// # Errors
+    ///
+    /// When the lock cannot be understood.
+    pub async fn keys_place(&self) -> Result<(bool, Option<SealedPrivate>), Problem> {
+        self.ask(Command::KeysPlace).await?
     }
 
     /// Answers everybody who waits, and nobody any more.
@@ -223,7 +296,7 @@ impl VaultHandle {
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(command(reply)).await.map_err(|_closed| stopping())?;
+        self.commands.send(command(reply)).await.map_err(|_closed| stopping())?;
         answer.await.map_err(|_closed| stopping())
     }
 }
@@ -237,6 +310,8 @@ fn stopping() -> Problem {
 pub struct Surroundings {
     /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Where keys are kept in memory.
+    pub pool: Pool,
     /// What keys that are read were given for.
     pub bindings: Arc<Bindings>,
     /// The proxies of the environment.
@@ -245,13 +320,25 @@ pub struct Surroundings {
 
 struct Vault {
     config: Arc<Config>,
+    keeper: Keeper,
+    /// What profiles hold; empty while locked.
     entries: BTreeMap<ProfileName, Entry>,
+    /// What they held when the lock came.
+    put_away: BTreeMap<ProfileName, PutAway>,
     attempts: JoinSet<Finished>,
     /// Whose attempt each task makes.
     running: HashMap<Id, (ProfileName, u64)>,
     surroundings: Surroundings,
     /// Tells the attempts of a profile apart, so that one begun with a dropped key changes nothing.
     next_run: u64,
+}
+
+/// A profile while the agent is locked.
+struct PutAway {
+    /// Without key and token.
+    entry: Entry,
+    /// Those, where a passphrase is set.
+    sealed: Option<Vec<u8>>,
 }
 
 struct Entry {
@@ -269,7 +356,8 @@ impl Vault {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut alarm: Box<dyn Alarm>) {
         let mut set_to = None;
         loop {
-            let next = self.entries.values().filter_map(|entry| entry.freshness.next_due()).min();
+            let due = self.entries.values().filter_map(|entry| entry.freshness.next_due());
+            let next = due.chain(self.keeper.lock.falls_at(self.config.auto_lock)).min();
             if next != set_to {
                 if let Err(error) = alarm.set(next) {
                     warn!(%error, "cannot set the timer: tokens are bought only when asked for");
@@ -291,6 +379,8 @@ impl Vault {
     }
 
     fn handle(&mut self, command: Command) {
+        let command = if self.keeper.lock.is_locked() { answered_locked(command) } else { Some(command) };
+        let Some(command) = command else { return };
         // A caller who has gone needs no answer.
         let _caller_gone = match command {
             Command::Token(selector, need, reply) => {
@@ -299,7 +389,7 @@ impl Vault {
             Command::Retry(selector, reply) => reply.send(self.queue(&selector, Freshness::retry)).is_err(),
             Command::Ready(selector, reply) => reply.send(self.ready(&selector)).is_err(),
             Command::Select(selector, reply) => reply.send(self.config.select(&selector).cloned()).is_err(),
-            Command::List(after, reply) => reply.send(self.list(&after)).is_err(),
+            Command::List(after, reply) => reply.send(Ok(self.list(&after))).is_err(),
             Command::Status(selector, after, reply) => reply.send(self.status(&selector, &after)).is_err(),
             Command::Config(reply) => reply.send(Arc::clone(&self.config)).is_err(),
             Command::Apply(config, why, reply) => {
@@ -309,8 +399,11 @@ impl Vault {
             Command::Install(install, reply) => reply.send(self.install(*install)).is_err(),
             Command::Binding(name, reply) => {
                 let key = self.entries.get(&name).and_then(|entry| entry.key.as_ref());
-                reply.send(key.map(|key| key.binding.clone())).is_err()
+                reply.send(Ok(key.map(|key| key.binding.clone()))).is_err()
             }
+            Command::Lock(key, reply) => reply.send(self.lock(key)).is_err(),
+            Command::Unlock(key, reply) => reply.send(self.unlock(key)).is_err(),
+            Command::KeysPlace(reply) => reply.send(self.keeper.keys_place()).is_err(),
             Command::End(reply) => {
                 self.end();
                 reply.send(()).is_err()
@@ -348,8 +441,11 @@ impl Vault {
                 self.finished(finished);
             }
             Err(error) => {
-                error!(%error, "an exchange ended unexpectedly");
                 let Some((profile, run)) = self.running.remove(&error.id()) else { return };
+                if error.is_cancelled() {
+                    return;
+                }
+                error!(%error, "an exchange ended unexpectedly");
                 let problem = Problem::new(
                     ErrorCode::FAILED,
                     "the exchange failed inside the agent",
@@ -382,6 +478,9 @@ impl Vault {
 
     fn rung(&mut self, ring: Ring) {
         let now = self.surroundings.clock.steady();
+        if self.keeper.lock.next(Event::Tick, now, self.config.auto_lock).is_locked() {
+            return self.lock_by_itself();
+        }
         let names: Vec<_> = self.entries.keys().cloned().collect();
         for name in names {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
@@ -397,7 +496,16 @@ impl Vault {
         for effect in effects {
             match effect {
                 // A caller who has gone needs no answer.
-                Effect::Answer(caller, answer) => drop(caller.send(*answer)),
+                Effect::Answer(caller, answer) => {
+                    if answer.is_ok() {
+                        self.keeper.happened(
+                            Event::Use,
+                            self.surroundings.clock.steady(),
+                            self.config.auto_lock,
+                        );
+                    }
+                    drop(caller.send(*answer));
+                }
                 Effect::Attempt(mode) => self.attempt(name, mode),
             }
         }
@@ -414,11 +522,76 @@ impl Vault {
             run: entry.run,
             surroundings: self.surroundings.clone(),
         };
-        let task = self.attempts.spawn(attempt.make());
+        let task = self.attempts.spawn(Wiping::new(attempt.make()));
         self.running.insert(task.id(), (name.clone(), self.next_run));
     }
 
+    /// Locks, and returns the record on its way to the disk.
+    fn lock(&mut self, key: Option<SealedPrivate>) -> Result<Saving, Problem> {
+        if self.keeper.lock.is_locked() {
+            return if key.is_some() { Err(locked()) } else { Ok(None) };
+        }
+        if key.is_some() {
+            self.keeper.record.key = key;
+        }
+        Ok(self.fall())
+    }
+
+    /// The record goes to the disk by itself; that it did not get there is said in the log.
+    fn lock_by_itself(&mut self) {
+        info!("locked: the limit that the configuration sets is reached");
+        let saving = self.fall();
+        tokio::spawn(async move {
+            if let Err(problem) = saved(saving, "the agent would not be locked after a restart").await {
+                error!(problem = problem.message, "the lock was not recorded");
+            }
+        });
+    }
+
+    /// Ends what runs, tells those who wait, and seals or drops every secret.
+    fn fall(&mut self) -> Saving {
+        self.keeper.happened(Event::Lock, self.surroundings.clock.steady(), self.config.auto_lock);
+        self.attempts.abort_all();
+        let to = self.keeper.record.key.as_ref().map(SealedPrivate::public);
+        for (name, mut entry) in std::mem::take(&mut self.entries) {
+            self.next_run += 1;
+            entry.run = self.next_run;
+            let (token, effects) = entry.freshness.put_away(&locked());
+            self.carry_out(&name, effects);
+            let held = Held { key: entry.key.take(), token };
+            let sealed = to.and_then(|to| held.seal(to, &name));
+            self.put_away.insert(name, PutAway { entry, sealed });
+        }
+        info!(sealed = to.is_some(), "locked");
+        Some(self.keeper.save(true))
+    }
+
+    fn unlock(&mut self, key: Option<Private>) -> Result<Saving, Problem> {
+        self.keeper.fits(key.as_ref())?;
+        if !self.keeper.lock.is_locked() {
+            return Ok(None);
+        }
+        let now = self.surroundings.clock.steady();
+        self.keeper.happened(Event::Unlock, now, self.config.auto_lock);
+        for (name, PutAway { mut entry, sealed }) in std::mem::take(&mut self.put_away) {
+            let held = sealed.zip(key.as_ref());
+            let held =
+                held.and_then(|(sealed, key)| Held::open(&sealed, key, &name, &self.surroundings.pool));
+            let Held { key, token } = held.unwrap_or_default();
+            entry.key = key;
+            entry.freshness.take_back(token, now);
+            self.entries.insert(name, entry);
+        }
+        self.apply(Arc::clone(&self.config), Why::Edit);
+        info!("unlocked");
+        Ok(Some(self.keeper.save(false)))
+    }
+
     fn apply(&mut self, config: Arc<Config>, why: Why) {
+        if self.keeper.lock.is_locked() {
+            self.config = config;
+            return;
+        }
         let mut old = std::mem::take(&mut self.entries);
         self.config = Arc::clone(&config);
         for (name, profile) in &config.profiles {
@@ -485,6 +658,9 @@ impl Vault {
 
     fn drop_secrets(&mut self, names: &[ProfileName]) {
         for name in names {
+            if let Some(put_away) = self.put_away.get_mut(name) {
+                (put_away.sealed, put_away.entry.forgotten) = (None, true);
+            }
             let Some(entry) = self.entries.get_mut(name) else { continue };
             (entry.key, entry.forgotten) = (None, true);
             self.next_run += 1;
@@ -515,6 +691,10 @@ impl Vault {
     }
 
     fn status(&self, selector: &Selector, after: &str) -> Result<StatusPage, Problem> {
+        if self.keeper.lock.is_locked() {
+            let count = self.config.profiles.len();
+            return Ok(StatusPage { profiles: Vec::new(), more: false, count, locked: true });
+        }
         let one = match selector {
             Selector { profile: None, for_url: None } => None,
             selector => Some(self.config.select(selector)?.name.clone()),
@@ -524,8 +704,42 @@ impl Vault {
             self.entries.values().filter(|entry| entry.profile.name.as_str() > after).filter(chosen);
         let profiles =
             behind.by_ref().take(PAGE_LEN).map(|entry| entry.status(&*self.surroundings.clock)).collect();
-        Ok(StatusPage { profiles, more: behind.next().is_some(), count: self.entries.len() })
+        Ok(StatusPage { profiles, more: behind.next().is_some(), count: self.entries.len(), locked: false })
     }
+}
+
+/// Turns away what a locked vault does not answer; it has nothing to look it up in.
+fn answered_locked(command: Command) -> Option<Command> {
+    // A caller who has gone needs no answer.
+    let _caller_gone = match command {
+        Command::Token(_, _, reply) | Command::Retry(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Ready(_, reply) | Command::Install(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Select(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::List(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Binding(_, reply) => reply.send(Err(locked())).is_err(),
+        answered @ (Command::Status(..)
+        | Command::Config(_)
+        | Command::Apply(..)
+        | Command::Drop(..)
+        | Command::Lock(..)
+        | Command::Unlock(..)
+        | Command::KeysPlace(_)
+        | Command::End(_)) => return Some(answered),
+    };
+    None
+}
+
+/// Waits until the lock's record is on the disk.
+async fn saved(saving: Saving, otherwise: &str) -> Result<(), Problem> {
+    let Some(saving) = saving else { return Ok(()) };
+    let written = saving.await.map_err(|_cancelled| stopping())?;
+    written.map_err(|error| {
+        Problem::new(
+            ErrorCode::FAILED,
+            format!("{otherwise}: cannot write its record: {error}"),
+            "look at the state folder and its disk",
+        )
+    })
 }
 
 impl Entry {

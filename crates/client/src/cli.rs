@@ -98,6 +98,8 @@ options! {
     All "all" "" "every profile",
     Yes "yes" "" "do not ask",
     DryRun "dry-run" "" "only print what would be dropped",
+    SetPassphrase "set-passphrase" "" "set the passphrase that opens the agent, or another one",
+    PassphraseStdin "passphrase-stdin" "" "read the passphrase from standard input; to set another one, the old line first",
     Ready "ready" "" "fail unless a token request would succeed",
 }
 

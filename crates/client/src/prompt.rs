@@ -25,6 +25,18 @@ pub(crate) fn key(question: &str, no_terminal: Error) -> Result<Secret, Error> {
     }
 }
 
+/// Asks for a passphrase, which may be empty, without showing what is typed.
+///
+/// # Errors
+///
+/// `no_terminal` where there is nobody to ask.
+pub(crate) fn passphrase(question: &str, no_terminal: Error) -> Result<Secret, Error> {
+    match terminal::ask_hidden(question) {
+        Ok(answer) => secret::passphrase(&answer),
+        Err(error) => Err(unasked(&error, no_terminal)),
+    }
+}
+
 /// Asks for one line.
 ///
 /// # Errors

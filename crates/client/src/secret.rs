@@ -53,6 +53,24 @@ pub(crate) fn token_from_stdin() -> Result<Secret, Error> {
     }
 }
 
+/// Reads passphrases from standard input, `count` lines.
+pub(crate) fn passphrases_from_stdin(count: usize) -> Result<Vec<Secret>, Error> {
+    let bytes = stdin().and_then(|mut stdin| read_all(&mut stdin, MAX_KEY_LEN)).map_err(cannot_read_stdin)?;
+    let lines: Vec<_> = without_newline(text(&bytes)?).split('\n').collect();
+    if lines.len() != count || lines.contains(&"") {
+        return Err(Error::usage(
+            &format!("standard input holds {} lines, and {count} must be there", lines.len()),
+            "give one passphrase a line: the one that is set first, then the new one",
+        ));
+    }
+    Ok(lines.into_iter().map(|line| copied(without_newline(line))).collect())
+}
+
+/// Returns a passphrase that was typed.
+pub(crate) fn passphrase(bytes: &[u8]) -> Result<Secret, Error> {
+    text(bytes).map(copied)
+}
+
 /// Checks that `bytes` are a key, and returns it without the newline behind it.
 pub(crate) fn key(bytes: &[u8]) -> Result<Secret, Error> {
     let key = without_newline(text(bytes)?);

@@ -51,5 +51,7 @@ open_set! {
         STOPPING = 22 "stopping",
         /// The configuration file cannot be read or written.
         CONFIG = 23 "config",
+        /// The passphrase does not open the lock.
+        WRONG_PASSPHRASE = 24 "wrong-passphrase",
     }
 }

@@ -28,6 +28,8 @@ messages! {
         Done(Vec<String>) = 0x8017 "done",
         /// Answers `Stop`; the agent ends once its sessions have.
         Stopping = 0x801b "stopping",
+        /// Answers `Lock`, `Unlock` and `LockState`.
+        LockState(LockState) = 0x801c "lock-state",
     }
 }
 
@@ -210,6 +212,16 @@ wire! {
         pub verified: bool,
         /// Life of that token, in milliseconds.
         pub token_life_ms: Option<u64>,
+        /// What to tell the user, a line each.
+        pub notes: Vec<String>,
+    }
+
+    /// How the lock stands.
+    pub struct LockState {
+        /// Whether the agent is locked.
+        pub locked: bool,
+        /// Whether a passphrase is set.
+        pub has_passphrase: bool,
         /// What to tell the user, a line each.
         pub notes: Vec<String>,
     }

@@ -32,6 +32,12 @@ messages! {
         Refresh(Waiting) = 0x001a "refresh",
         /// End the agent.
         Stop = 0x001b "stop",
+        /// Seal all secrets, or drop them where no passphrase is set.
+        Lock(Lock) = 0x001c "lock",
+        /// Open them again.
+        Unlock(Unlock) = 0x001d "unlock",
+        /// Is the agent locked, and does opening it take a passphrase?
+        LockState = 0x001e "lock-state",
     }
 }
 
@@ -42,6 +48,8 @@ impl Request {
         match self {
             Self::Token(token) => token.rejected.is_some(),
             Self::Add(add) => add.key.is_some(),
+            Self::Lock(lock) => lock.passphrase.is_some() || lock.new_passphrase.is_some(),
+            Self::Unlock(unlock) => unlock.passphrase.is_some(),
             Self::Ping
             | Self::Ready(_)
             | Self::List(_)
@@ -51,7 +59,8 @@ impl Request {
             | Self::Forget(_)
             | Self::Remove(_)
             | Self::Refresh(_)
-            | Self::Stop => false,
+            | Self::Stop
+            | Self::LockState => false,
         }
     }
 }
@@ -170,6 +179,26 @@ wire! {
         pub selector: Selector,
         /// All of them; the selector is ignored.
         pub all: bool,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Asks to lock.
+    #[derive(Default)]
+    pub struct Lock {
+        /// The passphrase that is set, to set another one.
+        pub passphrase: Option<Secret>,
+        /// The passphrase that is to open the agent from now on; absent: as before.
+        pub new_passphrase: Option<Secret>,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Asks to unlock.
+    #[derive(Default)]
+    pub struct Unlock {
+        /// The passphrase; absent where none is set.
+        pub passphrase: Option<Secret>,
         /// How long the agent may take, in milliseconds from receipt.
         pub deadline_ms: u32,
     }

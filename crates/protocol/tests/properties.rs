@@ -4,9 +4,9 @@
 use dph_agent_protocol::frame::{Frame, HEADER_LEN, Header, split_frame};
 use dph_agent_protocol::{
     Add, Added, AgentStatus, Certificate, DecodeError, ErrorCode, Failure, Kept, KeySourceKind, KeyState,
-    LastError, Listing, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus,
-    RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token,
-    TokenRequest, TokenState, Trust, Waiting, Warning,
+    LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
+    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
+    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -192,6 +192,8 @@ any_struct! {
     Add { profile settings key replace verify deadline_ms }
     Kept { selector all dry_run }
     Waiting { selector all deadline_ms }
+    Lock { passphrase new_passphrase deadline_ms }
+    Unlock { passphrase deadline_ms }
     Failure { code message hint retry_after_ms }
     Pong { version pid }
     Token { token profile url username expires_at expires_in_ms ca_file warning }
@@ -206,6 +208,7 @@ any_struct! {
     Prepared { profile exists platform url auth_url username key_source wants_key certificate notes }
     Certificate { subject issuer names sha256 not_after trust }
     Added { profile verified token_life_ms notes }
+    LockState { locked has_passphrase notes }
 }
 
 impl Any for Request {
@@ -223,6 +226,9 @@ impl Any for Request {
             Any::any().prop_map(Self::Remove),
             Any::any().prop_map(Self::Refresh),
             Just(Self::Stop),
+            Any::any().prop_map(Self::Lock),
+            Any::any().prop_map(Self::Unlock),
+            Just(Self::LockState),
         ]
         .boxed()
     }
@@ -240,6 +246,7 @@ impl Any for Reply {
             Any::any().prop_map(Self::Added),
             Any::any().prop_map(Self::Done),
             Just(Self::Stopping),
+            Any::any().prop_map(Self::LockState),
         ]
         .boxed()
     }

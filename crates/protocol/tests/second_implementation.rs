@@ -31,6 +31,8 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x0016 => reread!(Add, body),
         0x0018 | 0x0019 => reread!(Kept, body),
         0x001a => reread!(Waiting, body),
+        0x001c => reread!(Lock, body),
+        0x001d => reread!(Unlock, body),
         0x8003 => reread!(Failure, body),
         0x8010 => reread!(Pong, body),
         0x8012 => reread!(Token, body),
@@ -39,6 +41,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x8015 => reread!(Prepared, body),
         0x8016 => reread!(Added, body),
         0x8017 => reread!(Vec<String>, body),
+        0x801c => reread!(LockState, body),
         _ => return None,
     })
 }
@@ -121,6 +124,8 @@ mirror! {
     }
     Kept { selector: Selector, all: bool, dry_run: bool, }
     Waiting { selector: Selector, all: bool, deadline_ms: u32, }
+    Lock { passphrase: Option<Secret>, new_passphrase: Option<Secret>, deadline_ms: u32, }
+    Unlock { passphrase: Option<Secret>, deadline_ms: u32, }
 
     Failure { code: ErrorCode, message: String, hint: String, retry_after_ms: Option<u64>, }
     Pong { version: String, pid: u32, }
@@ -186,5 +191,6 @@ mirror! {
         not_after: i64,
         trust: Trust,
     }
+    LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
     Added { profile: String, verified: bool, token_life_ms: Option<u64>, notes: Vec<String>, }
 }

@@ -4,14 +4,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dph_agent_protocol::{PlatformKind, RefreshMode, Settings};
 use toml_edit::{Document, Item, TableLike};
 
+use crate::lock::AutoLock;
+
 use super::Config;
 use super::profile::{Profile, ProfileName, SettingError};
 
-const TOP_KEYS: &[&str] = &["default-profile", "allow-uid", "profiles"];
+const TOP_KEYS: &[&str] = &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "profiles"];
 
 /// The keys of a profile, in the order in which they are written.
 pub(super) const PROFILE_KEYS: &[&str] = &[
@@ -92,7 +95,11 @@ impl Reader<'_> {
             }
             known
         });
-        Config { default, allow_uid: self.allow_uid(top), profiles }
+        let auto_lock = AutoLock {
+            idle: self.duration(top, "idle-lock"),
+            max_unlocked: self.duration(top, "max-unlocked"),
+        };
+        Config { default, allow_uid: self.allow_uid(top), auto_lock, profiles }
     }
 
     fn profiles(&mut self, top: &dyn TableLike) -> BTreeMap<ProfileName, Arc<Profile>> {
@@ -176,6 +183,18 @@ impl Reader<'_> {
         found
     }
 
+    fn duration(&mut self, table: &dyn TableLike, key: &str) -> Option<Duration> {
+        let text = self.string(table, key)?;
+        let duration = parse_duration(&text).filter(|duration| !duration.is_zero());
+        if duration.is_none() {
+            self.fault(
+                span_of_value(table, key),
+                format!("`{key}` takes a time such as \"90s\", \"15m\" or \"1h30m\", not `{text}`"),
+            );
+        }
+        duration
+    }
+
     fn allow_uid(&mut self, top: &dyn TableLike) -> Vec<u32> {
         let Some(item) = top.get("allow-uid") else { return Vec::new() };
         let numbers = item.as_array().map(|array| {
@@ -228,9 +247,40 @@ fn nearest(key: &str, known: &[&str]) -> String {
     }
 }
 
+/// Reads `90`, `90s`, `5m` or `1h30m`.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+        let (number, behind) = rest.split_at(digits);
+        let mut behind = behind.chars();
+        let seconds = match behind.next() {
+            None if total == 0 => 1,
+            Some('s') => 1,
+            Some('m') => 60,
+            Some('h') => 3600,
+            None | Some(_) => return None,
+        };
+        total = total.checked_add(number.parse::<u64>().ok()?.checked_mul(seconds)?)?;
+        rest = behind.as_str();
+    }
+    (!text.is_empty()).then_some(Duration::from_secs(total))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn automatic_locks_are_times_and_nothing_else() {
+        let config = parse("idle-lock = \"1h30m\"\nmax-unlocked = \"90\"").unwrap();
+        let seconds = |seconds| Some(Duration::from_secs(seconds));
+        assert_eq!(config.auto_lock, AutoLock { idle: seconds(5400), max_unlocked: seconds(90) });
+        for wrong in ["\"\"", "\"0\"", "\"m\"", "\"5 m\"", "\"5d\"", "\"1m5\"", "5"] {
+            assert!(parse(&format!("idle-lock = {wrong}")).is_err(), "{wrong}");
+        }
+    }
 
     const GOOD: &str = "[profiles.prod]\nplatform = \"software-hub\"\nurl = \"https://cpd.example.com\"\nusername = \"alice\"\n";
 

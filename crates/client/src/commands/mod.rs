@@ -3,6 +3,7 @@
 mod add;
 mod agent;
 mod drop;
+mod lock;
 mod profiles;
 mod status;
 mod token;
@@ -17,6 +18,8 @@ pub(crate) static ALL: &[Command] = &[
     status::STATUS,
     profiles::DEFAULT,
     profiles::REFRESH,
+    lock::LOCK,
+    lock::UNLOCK,
     drop::FORGET,
     drop::REMOVE,
     agent::PING,

@@ -3,9 +3,9 @@
 
 use dph_agent_protocol::{
     Add, Added, AgentStatus, Bytes, Certificate, ErrorCode, Failure, Hello, HelloReply, Kept, KeySourceKind,
-    KeyState, LastError, Listing, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus,
-    RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token,
-    TokenRequest, TokenState, Trust, Waiting, Warning,
+    KeyState, LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
+    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
+    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
 };
 
 /// All that can stand in a frame.
@@ -90,6 +90,18 @@ fn requests() -> Vec<(&'static str, Request)> {
             Request::Refresh(Waiting { selector: Selector::default(), all: true, deadline_ms: 0 }),
         ),
         ("stop", Request::Stop),
+        (
+            "lock",
+            Request::Lock(Lock {
+                passphrase: secret("hunter2"),
+                new_passphrase: secret("correct horse"),
+                deadline_ms: 29_800,
+            }),
+        ),
+        ("lock-bare", Request::Lock(Lock::default())),
+        ("unlock", Request::Unlock(Unlock { passphrase: secret("correct horse"), deadline_ms: 29_800 })),
+        ("unlock-bare", Request::Unlock(Unlock::default())),
+        ("lock-state", Request::LockState),
     ]
 }
 
@@ -119,6 +131,14 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ("done", Reply::Done(vec![text("dev"), text("prod")])),
         ("done-none", Reply::Done(Vec::new())),
         ("stopping", Reply::Stopping),
+        (
+            "lock-state",
+            Reply::LockState(LockState { locked: true, has_passphrase: true, notes: vec![text("a note")] }),
+        ),
+        (
+            "lock-state-open",
+            Reply::LockState(LockState { locked: false, has_passphrase: false, notes: Vec::new() }),
+        ),
     ]
 }
 
