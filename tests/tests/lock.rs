@@ -56,7 +56,8 @@ impl Scene {
     }
 
     fn is_locked(&self) -> bool {
-        self.home.client(&["status", "--json"]).json()["agent"]["locked"].as_bool().unwrap()
+        let status = self.home.client(&["status", "--json"]).json();
+        status.pointer("/agent/locked").and_then(serde_json::Value::as_bool).unwrap()
     }
 }
 

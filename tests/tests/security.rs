@@ -145,7 +145,7 @@ fn adding_the_key_again_accepts_the_new_place() {
 #[test]
 fn another_user_is_refused_even_where_the_socket_is_open_to_all() {
     if !rustix::process::geteuid().is_root() {
-        return; // Only root can become somebody else.
+        return skipped("only root can become somebody else");
     }
     let (home, platform) = (Home::new(), platform());
     let source = home.write("key", KEY);
@@ -190,7 +190,7 @@ fn ask_as_is(socket: &Path) -> Option<dph_agent_protocol::Failure> {
 #[test]
 fn another_process_of_the_same_user_cannot_read_the_agents_memory() {
     if !rustix::process::geteuid().is_root() {
-        return; // The other process must be without root's rights, as must the agent.
+        return skipped("the agent and the reader of its memory must be of a user whom only root can become");
     }
     let home = Home::new();
     let everybody = fs::Permissions::from_mode(0o755);
@@ -253,4 +253,9 @@ fn a_key_file_that_others_can_read_is_not_used() {
     assert!(platform.requests().is_empty());
     fs::set_permissions(&source, fs::Permissions::from_mode(0o600)).unwrap();
     wait_until("the mended file is used", || home.client(&["token"]).ok);
+}
+
+#[expect(clippy::print_stderr, reason = "what was not tested is said aloud")]
+fn skipped(why: &str) {
+    eprintln!("SKIPPED: {why}");
 }

@@ -128,7 +128,7 @@ impl Command {
 }
 
 /// Reads the command line.
-pub(crate) fn parse(mut parser: Parser, commands: &'static [Command]) -> Result<Invocation, Error> {
+pub(crate) fn parse(parser: &mut Parser, commands: &'static [Command]) -> Result<Invocation, Error> {
     let (mut command, mut operand, mut options) = (None::<&Command>, None, Vec::new());
     while let Some(arg) = parser.next().map_err(misread)? {
         match arg {
@@ -394,7 +394,7 @@ mod tests {
     ];
 
     fn parsed(line: &str) -> Result<Invocation, Error> {
-        parse(Parser::from_args(line.split_whitespace()), COMMANDS)
+        parse(&mut Parser::from_args(line.split_whitespace()), COMMANDS)
     }
 
     fn args(line: &str) -> Args {
