@@ -34,6 +34,8 @@ mod system;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Calls that run at once; one that hangs takes up its place until it ends.
 const MAX_CALLS: usize = 4;
+/// Stack of their threads. The default of 2 MiB is a huge page to Linux, given whole at the first touch.
+const THREAD_STACK: usize = 512 * 1024;
 /// The service in whose name all items are kept.
 const SERVICE: &str = "dph-agent";
 /// The form in which an item's secret is written.
@@ -171,8 +173,8 @@ impl Keyring {
                 // Who asked may have given up by then.
                 drop(sender.send((self.entry)(&name).and_then(|entry| work(&entry))));
             };
-            let started = thread::Builder::new().name("keyring".to_owned()).spawn(call);
-            started.map_err(|error| KeyringError::Closed(Box::new(error)))?;
+            let thread = thread::Builder::new().name("keyring".to_owned()).stack_size(THREAD_STACK);
+            thread.spawn(call).map_err(|error| KeyringError::Closed(Box::new(error)))?;
             done.await.map_err(|_lost| KeyringError::Senseless)?.map_err(KeyringError::from)
         };
         timeout(TIMEOUT, done).await.unwrap_or(Err(KeyringError::Silent))
