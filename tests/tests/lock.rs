@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dph_agent_mock_platform::{Endpoint, Fault, MockPlatform, Times};
-use dph_agent_tests::{AgentProcess, Home, wait_until};
+use dph_agent_tests::{AgentProcess, Home, program, run, wait_until};
 use rustix::process::Signal;
 
 const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
@@ -161,7 +161,8 @@ fn a_lock_ends_an_exchange_and_an_add_that_hang_and_keeps_nothing_of_them() {
     let url = scene.platform.url();
     let add =
         ["add", "--profile", "other", "--platform", "software-hub", "--username", "alice", "--url", &url];
-    let add = [&add[..], &["--ca-file", &scene.ca, "--key-source", "session", "--key-stdin"]].concat();
+    let add =
+        [&add[..], &["--ca-file", &scene.ca, "--key-source", "session", "--key-stdin", "--quiet"]].concat();
     thread::scope(|scope| {
         let adding = scope.spawn(|| home.client_with(&add, KEY));
         let waiting = scope.spawn(|| home.client(&["refresh", "--profile", "default"]));
@@ -241,6 +242,19 @@ fn an_idle_agent_locks_by_itself() {
     scene.home.client(&["token"]).failed_with(4);
     scene.unlock(PASSPHRASE).unwrap();
     scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
+fn an_automatic_lock_that_would_lose_keys_is_refused_by_check_config_until_a_passphrase_is_set() {
+    let scene = Scene::new();
+    let _agent = scene.warm();
+    let text = fs::read_to_string(scene.home.config()).unwrap();
+    scene.home.write_config(&format!("max-unlocked = \"8h\"\n{text}"));
+    let check = || run(scene.home.command(program("dph-agent")).arg("check-config"), "");
+    let refused = check();
+    assert!(refused.status == 1 && refused.err.contains("--set-passphrase"), "{refused:?}");
+    scene.lock();
+    check().unwrap();
 }
 
 #[test]

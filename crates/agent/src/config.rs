@@ -49,6 +49,14 @@ impl Config {
         self.default.as_ref().or_else(only)
     }
 
+    /// Returns the profiles whose keys nothing could bring back if the agent locked by itself without a
+    /// passphrase.
+    pub fn keys_lost_by_auto_lock(&self) -> Vec<&str> {
+        let lost = self.profiles.values().filter(|profile| !profile.key_source.is_readable());
+        let lost = lost.filter(|_| self.auto_lock != AutoLock::default());
+        lost.map(|profile| profile.name.as_str()).collect()
+    }
+
     fn named(&self, name: &str) -> Result<&Arc<Profile>, Problem> {
         self.profiles.get(name).ok_or_else(|| {
             Problem::new(ErrorCode::NO_SUCH_PROFILE, format!("there is no profile `{name}`"), self.known())

@@ -97,7 +97,7 @@ pub fn wrong_passphrase(message: &str) -> Problem {
     Problem::new(
         ErrorCode::WRONG_PASSPHRASE,
         message,
-        "try again; a passphrase that is lost cannot be recovered: forget --all, then add the keys again",
+        "try again; with a lost one: stop the agent, delete lock.json in its state folder, start it, add the keys anew",
     )
 }
 

@@ -6,8 +6,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
-use dph_agent::config::{ConfigError, ConfigFile};
+use dph_agent::config::{Config, ConfigError, ConfigFile};
 use dph_agent::error::Chain;
+use dph_agent::lock::RecordFile;
 use dph_agent::log::{self, LogFormat};
 use dph_agent::paths::Paths;
 use dph_agent::start::{self, Shell};
@@ -131,6 +132,7 @@ fn check_config(paths: &Paths) -> Result<ExitCode, Failure> {
     let mut file = ConfigFile::of(paths);
     match file.load() {
         Ok(config) => {
+            check_auto_lock(&config, paths)?;
             print(&format!("{}: {} profiles, nothing wrong", file.path().display(), config.profiles.len()))
         }
         Err(ConfigError::Faults { path, faults }) => {
@@ -140,6 +142,23 @@ fn check_config(paths: &Paths) -> Result<ExitCode, Failure> {
         }
         Err(error) => Err(Failure::new(Chain(&error).to_string(), error.hint())),
     }
+}
+
+/// Keys that are held in memory only would be lost each time the agent locks by itself.
+fn check_auto_lock(config: &Config, paths: &Paths) -> Result<(), Failure> {
+    let lost = config.keys_lost_by_auto_lock();
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let record = RecordFile::new(paths.lock_record()).load();
+    let record = record.map_err(|error| {
+        Failure::new(Chain(&error).to_string(), "the agent stays locked until the record can be read")
+    })?;
+    if record.key.is_some() {
+        return Ok(());
+    }
+    let message = format!("without a passphrase, an automatic lock drops the keys of {}", lost.join(", "));
+    Err(Failure::new(message, "set one: dph-agent-client lock --set-passphrase"))
 }
 
 /// What ends the program, and the next step.
