@@ -55,13 +55,17 @@ const SMALL: usize = 4096;
 
 /// Returns the frame of `body`. Written into room that never moves, for it may hold a secret.
 pub(crate) fn to_frame(kind: u16, body: &impl Body) -> Result<Bytes, EncodeError> {
-    to_frame_within(SMALL, kind, body).or_else(|_| to_frame_within(HEADER_LEN + MAX_BODY_LEN, kind, body))
+    let write: Write<'_> = &|frame| codec::encode(body, frame);
+    to_frame_within(SMALL, kind, write).or_else(|_| to_frame_within(HEADER_LEN + MAX_BODY_LEN, kind, write))
 }
 
-fn to_frame_within(room: usize, kind: u16, body: &impl Body) -> Result<Bytes, EncodeError> {
+/// Appends a body to a frame. Behind a pointer, so that there is one `to_frame_within` for all messages.
+type Write<'a> = &'a dyn Fn(&mut Bytes) -> Result<(), EncodeError>;
+
+fn to_frame_within(room: usize, kind: u16, write: Write<'_>) -> Result<Bytes, EncodeError> {
     let mut frame = Zeroizing::new(Vec::with_capacity(room));
     frame.extend_from_slice(&[0; HEADER_LEN]);
-    codec::encode(body, &mut frame)?;
+    write(&mut frame)?;
     let body_len = frame.len() - HEADER_LEN;
     if body_len > MAX_BODY_LEN {
         return Err(EncodeError::TooLong);
