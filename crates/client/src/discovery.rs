@@ -67,9 +67,9 @@ impl Search<'_> {
 
     /// Whether the agent of `owner`, another user than this one, is meant.
     fn trusts(&self, owner: &Uid) -> bool {
-        let variable = || env::var("DPH_AGENT_SERVER_UID").ok();
-        let named = self.server.map(str::to_owned).or_else(variable);
-        cfg!(unix) && named.is_some_and(|named| named == owner.to_string())
+        let owner = owner.to_string();
+        let variable = || env::var_os("DPH_AGENT_SERVER_UID").is_some_and(|named| named == *owner);
+        cfg!(unix) && self.server.map_or_else(variable, |named| named == owner)
     }
 
     /// Remembers why a place has no agent for us, unless that ends the search.
