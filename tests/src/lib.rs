@@ -180,7 +180,11 @@ impl Default for Home {
 /// Runs a command to its end with `input` on its standard input.
 pub fn run(command: &mut Command, input: &str) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().unwrap();
+    let mut child = wait_for("the program can be run", || match command.spawn() {
+        // Another thread that starts a program at this moment holds a copy of the file that was just written.
+        Err(error) if error.kind() == std::io::ErrorKind::ExecutableFileBusy => None,
+        started => Some(started.unwrap()),
+    });
     // One that does not read its input may be gone before it is written.
     drop(child.stdin.take().unwrap().write_all(input.as_bytes()));
     Ran::from(child.wait_with_output().unwrap())

@@ -11,6 +11,8 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing::warn;
 
+/// Stack of the thread that writes. The default of 2 MiB is a huge page to Linux, touched as a whole.
+const STACK: usize = 128 * 1024;
 /// Bytes that wait for a slow reader; lines that find no room are dropped, and counted.
 const MAX_WAITING: usize = 256 * 1024;
 /// How long the end of the agent waits for a slow reader.
@@ -51,7 +53,10 @@ struct Waiting {
 pub fn start(format: LogFormat, level: LevelFilter) -> io::Result<Log> {
     let log = Log::default();
     let writer = log.clone();
-    thread::Builder::new().name("log".to_owned()).spawn(move || writer.write_to(io::stderr()))?;
+    thread::Builder::new()
+        .name("log".to_owned())
+        .stack_size(STACK)
+        .spawn(move || writer.write_to(io::stderr()))?;
     let make = log.clone();
     let lines = tracing_subscriber::fmt()
         .with_max_level(level)

@@ -87,7 +87,7 @@ options! {
     CaFile "ca-file" "FILE" "certificates to trust besides the system's",
     TlsPin "tls-pin" "PIN" "sha256:HEX of the one certificate to trust",
     Proxy "proxy" "URL" "the proxy to use, or none",
-    KeySource "key-source" "SOURCE" "session, file:PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]",
+    KeySource "key-source" "SOURCE" "session, keyring, file:PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]",
     Refresh "refresh" "WHEN" "while-used or always",
     Replace "replace" "" "change the URL or user name of an existing profile",
     NoVerify "no-verify" "" "neither reach the platform nor prove the key",
