@@ -77,6 +77,8 @@ pub(crate) fn demo() -> io::Result<()> {
     step("a shell script calls the platform in a loop, with a token of the agent each time");
     run_script(&bed, &url, &ca)?;
 
+    lock_and_unlock(&bed)?;
+
     step("what the agent says of itself");
     tell("$ dph-agent-client status");
     tell_all(&bed.client(&["status"], "")?.stdout);
@@ -105,6 +107,23 @@ pub(crate) fn call(mut arguments: impl Iterator<Item = OsString>) -> io::Result<
     io::stdin().read_to_string(&mut token)?;
     println!("{}", call_platform(&url, &fs::read_to_string(ca)?, &token)?);
     Ok(())
+}
+
+/// Seals the secrets behind a passphrase, shows that nobody gets a token, and opens them again.
+fn lock_and_unlock(bed: &Bed) -> io::Result<()> {
+    let passphrase = api_key();
+    step("one command locks the agent: key and tokens are sealed behind a passphrase");
+    tell("$ dph-agent-client lock --set-passphrase --passphrase-stdin");
+    tell_all(&bed.client(&["lock", "--set-passphrase", "--passphrase-stdin"], &passphrase)?.stderr);
+    tell("$ dph-agent-client token");
+    match bed.client(&["token"], "") {
+        Ok(_) => return Err(io::Error::other("a locked agent gave a token away")),
+        Err(refused) => tell_all(refused.to_string().as_bytes()),
+    }
+    step("and another one opens it, without the key being entered again");
+    tell("$ dph-agent-client unlock --passphrase-stdin");
+    tell_all(&bed.client(&["unlock", "--passphrase-stdin"], &passphrase)?.stderr);
+    bed.client(&["token"], "").map(|_| tell("tokens are handed out again"))
 }
 
 fn run_script(bed: &Bed, url: &str, ca: &str) -> io::Result<()> {
