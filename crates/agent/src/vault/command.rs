@@ -1,0 +1,103 @@
+//! What the vault is asked, and what it answers with.
+
+use std::io;
+use std::sync::Arc;
+
+use dph_agent_protocol::{Listing, ProfileStatus, Selector};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use crate::binding::Binding;
+use crate::config::{Config, Profile, ProfileName};
+use crate::error::Problem;
+use crate::freshness::{Answer, Bought, Need};
+use crate::lock::locked;
+use crate::seal::{Private, SealedPrivate};
+
+use super::HeldKey;
+
+pub(super) type Reply<T> = oneshot::Sender<T>;
+
+/// A message to the vault, with where its answer goes.
+#[derive(Debug)]
+pub(super) enum Command {
+    Token(Selector, Need, Reply<Result<(Arc<Profile>, Waiter), Problem>>),
+    Retry(Selector, Reply<Result<(Arc<Profile>, Waiter), Problem>>),
+    Ready(Selector, Reply<Result<(), Problem>>),
+    Select(Selector, Reply<Result<Arc<Profile>, Problem>>),
+    List(String, Reply<Result<Listing, Problem>>),
+    Status(Selector, String, Reply<Result<StatusPage, Problem>>),
+    Config(Reply<Arc<Config>>),
+    Apply(Arc<Config>, Why, Reply<()>),
+    Install(Box<Install>, Reply<Result<(), Problem>>),
+    Drop(Vec<ProfileName>, Reply<()>),
+    Binding(ProfileName, Reply<Result<Option<Binding>, Problem>>),
+    Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
+    Unlock(Option<Private>, Reply<Result<Saving, Problem>>),
+    KeysPlace(Reply<Result<KeysPlace, Problem>>),
+    End(Reply<()>),
+}
+
+/// Why a configuration is put into force.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// The user wants it read anew, having perhaps mended what was given up.
+    Reload,
+    /// A command changed it.
+    Edit,
+}
+
+pub(super) type Waiter = oneshot::Receiver<Answer>;
+
+/// Whether the agent is locked, and the key that opens it, where a passphrase is set.
+pub(super) type KeysPlace = (bool, Option<SealedPrivate>);
+
+/// The lock's record on its way to the disk; absent where it need not go there.
+pub(super) type Saving = Option<JoinHandle<io::Result<()>>>;
+
+/// A key that was handed over, with what it already bought.
+#[derive(Debug)]
+pub struct Install {
+    /// Whose.
+    pub profile: Arc<Profile>,
+    /// The key; `None` where its source is read when it is needed.
+    pub key: Option<HeldKey>,
+    /// The token that proved it.
+    pub bought: Option<Bought>,
+    /// Calls to the platform that were made for it.
+    pub exchanges: u64,
+}
+
+/// One page of statuses.
+#[derive(Debug)]
+pub struct StatusPage {
+    /// The profiles.
+    pub profiles: Vec<ProfileStatus>,
+    /// Whether more follow.
+    pub more: bool,
+    /// Profiles in the configuration.
+    pub count: usize,
+    /// Whether secrets are sealed or gone.
+    pub locked: bool,
+}
+
+/// Turns away what a locked vault does not answer; it has nothing to look it up in.
+pub(super) fn answered_locked(command: Command) -> Option<Command> {
+    // A caller who has gone needs no answer.
+    let _caller_gone = match command {
+        Command::Token(_, _, reply) | Command::Retry(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Ready(_, reply) | Command::Install(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Select(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::List(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Binding(_, reply) => reply.send(Err(locked())).is_err(),
+        answered @ (Command::Status(..)
+        | Command::Config(_)
+        | Command::Apply(..)
+        | Command::Drop(..)
+        | Command::Lock(..)
+        | Command::Unlock(..)
+        | Command::KeysPlace(_)
+        | Command::End(_)) => return Some(answered),
+    };
+    None
+}

@@ -1,0 +1,221 @@
+//! [`VaultHandle`]: how others ask the vault.
+
+use std::io;
+use std::sync::Arc;
+
+use dph_agent_protocol::{ErrorCode, Listing, Selector};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::binding::Binding;
+use crate::config::{Config, Profile, ProfileName};
+use crate::error::Problem;
+use crate::freshness::{Answer, Need};
+use crate::lock::RecordFile;
+use crate::seal::{Private, SealedPrivate};
+
+use super::command::{Command, Install, Reply, Saving, StatusPage, Why};
+use super::{Surroundings, Vault, stopping};
+
+/// Requests that wait for the vault before callers are held up.
+const QUEUE: usize = 64;
+/// A token as a caller gets it, with the profile it belongs to.
+pub type TokenAnswer = (Arc<Profile>, Answer);
+
+/// Reaches the vault.
+#[derive(Clone, Debug)]
+pub struct VaultHandle {
+    commands: mpsc::Sender<Command>,
+    locked: watch::Receiver<bool>,
+}
+
+impl VaultHandle {
+    /// Starts the vault with the profiles of `config`. Its task ends when the last handle is dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no timer for it.
+    pub fn start(
+        config: Arc<Config>,
+        record: RecordFile,
+        surroundings: Surroundings,
+    ) -> io::Result<(Self, JoinHandle<()>)> {
+        let (commands, receiver) = mpsc::channel(QUEUE);
+        let alarm = surroundings.clock.alarm()?;
+        let mut vault = Vault::new(record, surroundings);
+        let locked = vault.keeper.tell.subscribe();
+        vault.apply(config, Why::Edit);
+        let task = tokio::spawn(vault.run(receiver, alarm));
+        Ok((Self { commands, locked }, task))
+    }
+
+    /// Asks for a token and waits for it.
+    ///
+    /// # Errors
+    ///
+    /// When no profile is meant by `selector`; what the platform said is in the answer.
+    pub async fn token(&self, selector: Selector, need: Need) -> Result<TokenAnswer, Problem> {
+        let (profile, waiter) = self.ask(|reply| Command::Token(selector, need, reply)).await??;
+        Ok((profile, waiter.await.map_err(|_closed| stopping())?))
+    }
+
+    /// Tries again now, whatever was given up, and waits for the outcome.
+    ///
+    /// # Errors
+    ///
+    /// When no profile is meant by `selector`; what the platform said is in the answer.
+    pub async fn retry(&self, selector: Selector) -> Result<TokenAnswer, Problem> {
+        let (profile, waiter) = self.ask(|reply| Command::Retry(selector, reply)).await??;
+        Ok((profile, waiter.await.map_err(|_closed| stopping())?))
+    }
+
+    /// Says whether a token request would be answered well, as far as is known.
+    ///
+    /// # Errors
+    ///
+    /// Why it would not.
+    pub async fn ready(&self, selector: Selector) -> Result<(), Problem> {
+        self.ask(|reply| Command::Ready(selector, reply)).await?
+    }
+
+    /// Returns the profile that is meant.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub async fn select(&self, selector: Selector) -> Result<Arc<Profile>, Problem> {
+        self.ask(|reply| Command::Select(selector, reply)).await?
+    }
+
+    /// Returns the profiles behind `after`, one page of them.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn list(&self, after: String) -> Result<Listing, Problem> {
+        self.ask(|reply| Command::List(after, reply)).await?
+    }
+
+    /// Returns the states of the profiles behind `after`, one page of them.
+    ///
+    /// # Errors
+    ///
+    /// When no profile is meant by `selector`.
+    pub async fn status(&self, selector: Selector, after: String) -> Result<StatusPage, Problem> {
+        self.ask(|reply| Command::Status(selector, after, reply)).await?
+    }
+
+    /// Returns the configuration in force.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn config(&self) -> Result<Arc<Config>, Problem> {
+        self.ask(Command::Config).await
+    }
+
+    /// Puts a configuration into force. Keys and tokens stay, where they are still for the same.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn apply(&self, config: Arc<Config>, why: Why) -> Result<(), Problem> {
+        self.ask(|reply| Command::Apply(config, why, reply)).await
+    }
+
+    /// Returns whom the key that a profile holds may be sent to.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn binding(&self, profile: ProfileName) -> Result<Option<Binding>, Problem> {
+        self.ask(|reply| Command::Binding(profile, reply)).await?
+    }
+
+    /// Whether the agent is locked.
+    pub fn is_locked(&self) -> bool {
+        *self.locked.borrow()
+    }
+
+    /// Waits until the agent is locked.
+    pub async fn falls(&self) {
+        let fallen = self.locked.clone().wait_for(|is_locked| *is_locked).await.is_ok();
+        if !fallen {
+            // A vault that has ended answers for itself.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Locks; `key` is what secrets are sealed to from now on, where it is another one than before. One that
+    /// is locked stays so.
+    ///
+    /// # Errors
+    ///
+    /// When the lock would not survive a restart, or is to have another key while it is locked.
+    pub async fn lock(&self, key: Option<SealedPrivate>) -> Result<(), Problem> {
+        let saving = self.ask(|reply| Command::Lock(key, reply)).await??;
+        saved(saving, "the agent is locked, but would not be after a restart").await
+    }
+
+    /// Unlocks with the key that a passphrase opened, or without one where none is set.
+    ///
+    /// # Errors
+    ///
+    /// When it does not fit the lock, or the agent would be locked after a restart.
+    pub async fn unlock(&self, key: Option<Private>) -> Result<(), Problem> {
+        let saving = self.ask(|reply| Command::Unlock(key, reply)).await??;
+        saved(saving, "the agent is open, but would be locked after a restart").await
+    }
+
+    /// Returns whether the agent is locked, and the key that opens it, where a passphrase is set.
+    ///
+    /// # Errors
+    ///
+    /// When the lock cannot be understood.
+    pub async fn keys_place(&self) -> Result<(bool, Option<SealedPrivate>), Problem> {
+        self.ask(Command::KeysPlace).await?
+    }
+
+    /// Answers everybody who waits, and nobody any more.
+    pub async fn end(&self) {
+        // One that has ended is what is wanted.
+        let _ended = self.ask(Command::End).await.is_err();
+    }
+
+    /// Takes over a key.
+    ///
+    /// # Errors
+    ///
+    /// When its profile has gone or changed since the key was proven for it.
+    pub async fn install(&self, install: Install) -> Result<(), Problem> {
+        self.ask(|reply| Command::Install(Box::new(install), reply)).await?
+    }
+
+    /// Drops the keys and tokens of profiles.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn drop_secrets(&self, profiles: Vec<ProfileName>) -> Result<(), Problem> {
+        self.ask(|reply| Command::Drop(profiles, reply)).await
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_closed| stopping())?;
+        answer.await.map_err(|_closed| stopping())
+    }
+}
+
+/// Waits until the lock's record is on the disk.
+pub(super) async fn saved(saving: Saving, otherwise: &str) -> Result<(), Problem> {
+    let Some(saving) = saving else { return Ok(()) };
+    let written = saving.await.map_err(|_cancelled| stopping())?;
+    written.map_err(|error| {
+        Problem::new(
+            ErrorCode::FAILED,
+            format!("{otherwise}: cannot write its record: {error}"),
+            "look at the state folder and its disk",
+        )
+    })
+}
