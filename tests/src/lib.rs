@@ -7,6 +7,8 @@
 )]
 #![allow(missing_docs, reason = "names of test helpers say what they do")]
 
+mod scene;
+
 use std::ffi::OsStr;
 use std::fs;
 use std::io::Write as _;
@@ -17,6 +19,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+
+pub use scene::{KEY, Scene};
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

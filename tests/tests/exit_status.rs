@@ -75,6 +75,8 @@ fn wrong_usage_and_an_ambiguous_profile_are_2() {
                 "ibm-cloud",
                 "--url",
                 "https://x.example",
+                "--key-source",
+                "session",
                 "--no-verify",
                 "--key-stdin",
             ],

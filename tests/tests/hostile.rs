@@ -72,6 +72,7 @@ fn a_new_url_is_where_the_key_goes() {
     let (old_url, new_url) = (old.url(), new.url());
     let add = ["add", "--platform", "software-hub", "--username", "alice", "--key-stdin"];
     let first = [&add[..], &["--url", &old_url, "--auth-url", &old_url, "--ca-file", &ca]].concat();
+    let first = [&first[..], &["--key-source", "session"]].concat();
     home.client_with(&first, KEY).unwrap();
     let second =
         ["add", "--profile", "default", "--url", &new_url, "--ca-file", &new_ca, "--key-stdin", "--replace"];
@@ -88,7 +89,7 @@ fn a_command_that_fails_changes_nothing() {
     let _agent = home.start_agent();
     let url = platform.url();
     let add = ["add", "--platform", "software-hub", "--url", &url, "--username", "alice", "--ca-file", &ca];
-    home.client_with(&[&add[..], &["--key-stdin"]].concat(), KEY).unwrap();
+    home.client_with(&[&add[..], &["--key-source", "session", "--key-stdin"]].concat(), KEY).unwrap();
     let config = fs::read_to_string(home.config()).unwrap();
     home.write_config(&format!("# changed by hand\n{config}"));
     home.client(&["remove", "--yes"]).failed_with(11);

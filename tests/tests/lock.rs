@@ -11,62 +11,18 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use dph_agent_mock_platform::{Endpoint, Fault, MockPlatform, Times};
-use dph_agent_tests::{AgentProcess, Home, program, run, wait_until};
+use dph_agent_mock_platform::{Endpoint, Fault, Times};
+use dph_agent_tests::{KEY, Scene, program, run, wait_until};
 use rustix::process::Signal;
 
-const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
 const PASSPHRASE: &str = "correct horse battery staple";
-
-/// A platform that knows alice, and a home in which its CA lies.
-struct Scene {
-    home: Home,
-    platform: MockPlatform,
-    ca: String,
-}
-
-impl Scene {
-    fn new() -> Self {
-        let (home, platform) = (Home::new(), MockPlatform::start());
-        platform.add_user("alice", KEY);
-        let ca = platform.write_ca(&home.path(".")).canonicalize().unwrap().display().to_string();
-        Self { home, platform, ca }
-    }
-
-    /// Starts an agent that holds alice's key in memory only, and a token.
-    fn warm(&self) -> AgentProcess<'_> {
-        let agent = self.home.start_agent();
-        self.add("session", &["--key-stdin"]);
-        agent
-    }
-
-    fn add(&self, source: &str, more: &[&str]) {
-        let url = self.platform.url();
-        let add = ["add", "--platform", "software-hub", "--url", &url, "--username", "alice"];
-        let add = [&add[..], &["--ca-file", &self.ca, "--key-source", source], more].concat();
-        self.home.client_with(&add, KEY).unwrap();
-    }
-
-    fn lock(&self) {
-        self.home.client_with(&["lock", "--set-passphrase", "--passphrase-stdin"], PASSPHRASE).unwrap();
-    }
-
-    fn unlock(&self, passphrase: &str) -> dph_agent_tests::Ran {
-        self.home.client_with(&["unlock", "--passphrase-stdin"], passphrase)
-    }
-
-    fn is_locked(&self) -> bool {
-        let status = self.home.client(&["status", "--json"]).json();
-        status.pointer("/agent/locked").and_then(serde_json::Value::as_bool).unwrap()
-    }
-}
 
 #[test]
 fn a_locked_agent_refuses_at_once_and_opens_with_the_key_it_had() {
     let scene = Scene::new();
     let _agent = scene.warm();
     let token = scene.home.client(&["token"]).unwrap();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     let begin = Instant::now();
     thread::scope(|scope| {
         for _ in 0..20 {
@@ -91,7 +47,7 @@ fn a_locked_agent_refuses_at_once_and_opens_with_the_key_it_had() {
 fn a_locked_agent_says_the_same_of_what_exists_and_what_does_not() {
     let scene = Scene::new();
     let _agent = scene.warm();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     let refused = |profile: &str| {
         let ran = scene.home.client(&["token", "--profile", profile]);
         ran.failed_with(4);
@@ -113,7 +69,7 @@ fn a_locked_agent_says_the_same_of_what_exists_and_what_does_not() {
 fn a_locked_agent_that_is_killed_starts_locked() {
     let scene = Scene::new();
     let mut agent = scene.warm();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     agent.signal(Signal::KILL);
     agent.wait();
     let _agent = scene.home.start_agent();
@@ -127,7 +83,7 @@ fn a_locked_agent_that_is_killed_starts_locked() {
 fn a_damaged_record_leaves_the_agent_locked_and_stays_as_it_is() {
     let scene = Scene::new();
     let agent = scene.warm();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     agent.stop();
     let record = scene.home.path(".local/state/dph-agent/lock.json");
     fs::write(&record, "{\"version\":1,").unwrap();
@@ -143,7 +99,7 @@ fn without_a_passphrase_a_lock_drops_keys_and_an_unlock_reads_the_sources_again(
     let scene = Scene::new();
     let _agent = scene.home.start_agent();
     let file = scene.home.write("key", KEY);
-    scene.add(&format!("file:{}", file.display()), &[]);
+    scene.add(&format!("file:{}", file.display()), &[]).unwrap();
     let locked = scene.home.client(&["lock"]);
     assert!(locked.ok && locked.err.contains("not a keyring or file"), "{locked:?}");
     scene.home.client(&["token"]).failed_with(4);
@@ -168,7 +124,7 @@ fn a_lock_ends_an_exchange_and_an_add_that_hang_and_keeps_nothing_of_them() {
         let waiting = scope.spawn(|| home.client(&["refresh", "--profile", "default"]));
         assert!(scene.platform.wait_for_exchanges(began + 2, dph_agent_tests::PATIENCE));
         let begin = Instant::now();
-        scene.lock();
+        scene.lock(PASSPHRASE);
         waiting.join().unwrap().failed_with(4);
         adding.join().unwrap().failed_with(4);
         assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
@@ -183,7 +139,7 @@ fn a_lock_ends_an_exchange_and_an_add_that_hang_and_keeps_nothing_of_them() {
 fn forget_all_works_while_locked() {
     let scene = Scene::new();
     let _agent = scene.warm();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     scene.home.client(&["forget", "--all", "--yes"]).unwrap();
     scene.unlock(PASSPHRASE).unwrap();
     scene.home.client(&["token"]).failed_with(5);
@@ -193,7 +149,7 @@ fn forget_all_works_while_locked() {
 fn another_passphrase_takes_the_one_before() {
     let scene = Scene::new();
     let _agent = scene.warm();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     scene.unlock(PASSPHRASE).unwrap();
     let set =
         |lines: &str| scene.home.client_with(&["lock", "--set-passphrase", "--passphrase-stdin"], lines);
@@ -209,7 +165,7 @@ fn another_passphrase_takes_the_one_before() {
 fn many_wrong_passphrases_at_once_are_refused_or_turned_away_and_hold_up_nobody() {
     let scene = Scene::new();
     let _agent = scene.warm();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     let home = &scene.home;
     thread::scope(|scope| {
         let tries: Vec<_> = (0..40)
@@ -253,7 +209,7 @@ fn an_automatic_lock_that_would_lose_keys_is_refused_by_check_config_until_a_pas
     let check = || run(scene.home.command(program("dph-agent")).arg("check-config"), "");
     let refused = check();
     assert!(refused.status == 1 && refused.err.contains("--set-passphrase"), "{refused:?}");
-    scene.lock();
+    scene.lock(PASSPHRASE);
     check().unwrap();
 }
 
@@ -262,7 +218,7 @@ fn no_file_of_the_home_holds_key_token_or_passphrase() {
     let scene = Scene::new();
     let _agent = scene.warm();
     let token = scene.home.client(&["token"]).unwrap();
-    scene.lock();
+    scene.lock(PASSPHRASE);
     let mut looked_at = 0;
     look_through(&scene.home.path("."), &mut |path, bytes| {
         looked_at += 1;
@@ -284,4 +240,75 @@ fn look_through(folder: &Path, look: &mut impl FnMut(&Path, &[u8])) {
             look(&path, &fs::read(&path).unwrap());
         }
     }
+}
+
+#[test]
+fn a_key_given_for_a_time_is_wiped_when_that_is_over_and_status_says_why() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.add("session", &["--key-stdin", "--ttl", "2s"]).unwrap();
+    scene.home.client(&["token"]).unwrap();
+    assert!(scene.profile()["key_expires_at"].is_string());
+    wait_until("the key is wiped", || scene.profile()["key_state"] == "none");
+    let refused = scene.home.client(&["token"]);
+    assert!(refused.failed_with(5).err.contains("time that it was given for is over"), "{refused:?}");
+    let error = &scene.profile()["last_error"];
+    assert!(error["message"].as_str().unwrap().contains("is over") && error["since"].is_string(), "{error}");
+    scene.home.client_with(&["add", "--key-stdin"], KEY).unwrap();
+    scene.home.client(&["token"]).unwrap();
+    agent.stop();
+}
+
+#[test]
+fn a_key_given_for_a_time_is_wiped_while_it_is_sealed_too() {
+    let scene = Scene::new();
+    let _agent = scene.home.start_agent();
+    scene.add("session", &["--key-stdin", "--ttl", "1s"]).unwrap();
+    scene.lock(PASSPHRASE);
+    wait_until("its time is over", || scene.home.log().contains("is over: wiped"));
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.home.client(&["token"]).failed_with(5);
+}
+
+#[test]
+fn a_time_is_refused_for_a_key_that_would_outlive_it() {
+    let scene = Scene::new();
+    let _agent = scene.home.start_agent();
+    let file = scene.home.write("key", KEY);
+    let refused = scene.add(&format!("file:{}", file.display()), &["--ttl", "1h", "--quiet"]);
+    assert!(refused.failed_with(2).err.contains("--key-source session"), "{refused:?}");
+    scene.add("session", &["--key-stdin", "--ttl", "0", "--quiet"]).failed_with(2);
+}
+
+#[test]
+fn a_signal_drops_all_secrets_until_the_user_says_otherwise() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    let file = scene.home.write("key", KEY);
+    scene.add(&format!("file:{}", file.display()), &[]).unwrap();
+    scene.home.client(&["token"]).unwrap();
+    agent.signal(Signal::USR1);
+    wait_until("the key is dropped", || scene.profile()["key_state"] == "none");
+    let refused = scene.home.client(&["token"]);
+    assert!(refused.failed_with(5).err.contains("SIGUSR1"), "{refused:?}");
+    scene.home.client(&["refresh"]).failed_with(5);
+    assert_eq!(scene.platform.exchanges(), 1, "the source is not read");
+    scene.home.client(&["unlock"]).unwrap();
+    scene.home.client(&["token"]).unwrap();
+
+    agent.signal(Signal::USR1);
+    wait_until("the key is dropped again", || scene.profile()["key_state"] == "none");
+    scene.home.client(&["add"]).unwrap();
+    scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
+fn a_signal_drops_what_is_sealed_too() {
+    let scene = Scene::new();
+    let agent = scene.warm();
+    scene.lock(PASSPHRASE);
+    agent.signal(Signal::USR1);
+    wait_until("the key is dropped", || scene.home.log().contains("dropped by a signal"));
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.home.client(&["token"]).failed_with(5);
 }

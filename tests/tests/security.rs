@@ -90,7 +90,10 @@ fn a_client_that_hands_over_a_key_has_it_in_no_argument_or_environment() {
     let url = platform.url();
     let mut client = home.command(program("dph-agent-client"));
     client.args(["add", "--platform", "software-hub", "--url", &url, "--username", "alice", "--key-stdin"]);
-    client.args(["--no-verify", "--ca-file"]).arg(ca).stdin(std::process::Stdio::piped());
+    client
+        .args(["--key-source", "session", "--no-verify", "--ca-file"])
+        .arg(ca)
+        .stdin(std::process::Stdio::piped());
     let mut client = client.spawn().unwrap();
     let seen = |place: &str| fs::read(format!("/proc/{}/{place}", client.id())).unwrap_or_default();
     wait_until("it runs", || contains(&seen("cmdline"), "--key-stdin"));

@@ -50,7 +50,8 @@ impl Scene {
     fn add(&self, more: &[&str]) {
         let url = self.platform.url();
         let add = ["add", "--platform", "software-hub", "--url", &url, "--username", "alice"];
-        let add = [&add[..], &["--ca-file", &self.ca, "--key-stdin"], more].concat();
+        let add =
+            [&add[..], &["--ca-file", &self.ca, "--key-source", "session", "--key-stdin"], more].concat();
         self.home.client_with(&add, KEY).unwrap();
     }
 
@@ -196,7 +197,8 @@ fn every_platform_sells_a_token() {
         ("scoped", &["--platform", "mcsp", "--scope", "services/1234"]),
     ] {
         let add = ["add", "--profile", name, "--url", "https://dph.example.com", "--auth-url", &url];
-        let add = [&add[..], &["--ca-file", &scene.ca, "--key-stdin"], more].concat();
+        let add =
+            [&add[..], &["--ca-file", &scene.ca, "--key-source", "session", "--key-stdin"], more].concat();
         scene.home.client_with(&add, KEY).unwrap();
         let token = scene.home.client(&["token", "--profile", name, "--json"]).json();
         assert_eq!((&token["profile"], &token["type"]), (&name.into(), &"Bearer".into()), "{token}");
@@ -262,7 +264,8 @@ fn a_self_signed_server_is_trusted_by_its_pin_and_no_other() {
     let scene = Scene::with(MockPlatform::start_with(Options { self_signed: true, ..Options::default() }));
     let agent = scene.home.start_agent();
     let url = scene.platform.url();
-    let add = ["add", "--platform", "software-hub", "--url", &url, "--username", "alice", "--key-stdin"];
+    let add = ["add", "--platform", "software-hub", "--url", &url, "--username", "alice"];
+    let add = [&add[..], &["--key-source", "session", "--key-stdin"]].concat();
     let refused = scene.home.client_with(&add, KEY);
     assert!(refused.failed_with(11).err.contains("--trust-server"), "{refused:?}");
     let blind = scene.home.client_with(&[&add[..], &["--trust-server"]].concat(), KEY);

@@ -50,6 +50,8 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::Lock(_)
         | Request::Unlock(_)
         | Request::LockState
+        | Request::AddFor(_)
+        | Request::Migrate(_)
         | Request::Stop => false,
     }
 }
@@ -71,6 +73,8 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Add(_)
         | Request::SetDefault(_)
         | Request::Remove(_)
+        | Request::AddFor(_)
+        | Request::Migrate(_)
         | Request::Refresh(_) => false,
     }
 }

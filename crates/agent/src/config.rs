@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use dph_agent_protocol::{ErrorCode, Selector};
+use dph_agent_secret::SecretMemory;
 
 pub use file::{ConfigError, ConfigFile, Edit};
 pub use profile::{Profile, ProfileName, ProxySetting, SettingError, merged};
@@ -25,6 +26,8 @@ pub struct Config {
     pub allow_uid: Vec<u32>,
     /// When the agent locks by itself.
     pub auto_lock: AutoLock,
+    /// How keys lie in memory; in force from the agent's start.
+    pub secret_memory: SecretMemory,
     /// The profiles by name.
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use dph_agent_platform::{ApiKey, CaBundle, PlatformError, Proxy, ProxyEnv, Target, Trust};
 use dph_agent_protocol::{ErrorCode, MAX_TOKEN_LEN, Secret};
+use dph_agent_secret::wiped_stack::wiping;
 use tokio::time::timeout;
 
 use crate::binding::{self, Binding, Bindings};
@@ -109,7 +110,8 @@ impl Attempt {
     /// Reads the key from its source, with what it was given for. A source that does not say is asked
     /// for keys that go to where `now` says, as the first time.
     async fn read(&self, now: &Binding) -> Result<Option<HeldKey>, Problem> {
-        let Some(Found { key, binding }) = self.profile.key_source.read(&self.profile).await? else {
+        let read = self.profile.key_source.read(&self.profile, &self.surroundings.sealed);
+        let Some(Found { key, binding }) = read.await? else {
             return Ok(None);
         };
         if binding.is_none() {
@@ -123,6 +125,7 @@ impl Attempt {
             key: Arc::new(KeptKey::new(&self.surroundings.pool, &key)?),
             binding: binding.unwrap_or_else(|| now.clone()),
             added_at,
+            until: None,
         }))
     }
 
@@ -239,6 +242,17 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     done.map_err(|_cancelled| {
         Problem::new(ErrorCode::STOPPING, "the agent is stopping", "start it again: dph-agent start")
     })
+}
+
+/// As [`blocking`], for work on secrets: it leaves nothing on the thread's stack.
+///
+/// # Errors
+///
+/// When the agent is stopping.
+pub async fn blocking_secret<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    blocking(|| wiping(work)).await
 }
 
 /// Records whom a key that is read may be sent to, because the user said so.

@@ -2,6 +2,7 @@
 
 mod adding;
 mod locking;
+mod migrating;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,8 +17,9 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use adding::{add, prepare};
+use adding::{add, add_for, prepare};
 use locking::{lock, lock_state, unlock};
+use migrating::migrate;
 
 use crate::authorize::Permit;
 use crate::config::{ConfigFile, Edit, ProfileName, SettingError};
@@ -67,7 +69,8 @@ pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
         Request::List(page) => desk.vault.list(page.after).await.map(Reply::Listing),
         Request::Status(request) => status(request, desk).await,
         Request::Prepare(request) => prepare(request, desk).await,
-        Request::Add(request) => Wiping::new(add(request, desk)).await,
+        Request::Add(request) => Wiping::new(add(request, None, desk)).await,
+        Request::AddFor(request) => Wiping::new(add_for(request, desk)).await,
         Request::SetDefault(selector) => set_default(selector, desk).await,
         Request::Forget(kept) => forget(kept, desk).await,
         Request::Remove(kept) => remove(kept, desk).await,
@@ -75,6 +78,7 @@ pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
         Request::Lock(request) => Wiping::new(lock(request, desk)).await,
         Request::Unlock(request) => Wiping::new(unlock(request, desk)).await,
         Request::LockState => lock_state(Vec::new(), desk).await,
+        Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
         Request::Stop => {
             info!("a client asked to stop");
             desk.stop.cancel();
@@ -156,7 +160,7 @@ async fn remove(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
 async fn clear(names: &[ProfileName], desk: &Desk) -> Result<(), Problem> {
     let config = desk.vault.config().await?;
     for profile in names.iter().filter_map(|name| config.profiles.get(name)) {
-        profile.key_source.clear(profile).await?;
+        profile.key_source.clear(profile, &desk.surroundings.sealed).await?;
     }
     Ok(())
 }

@@ -106,6 +106,7 @@ struct Key {
     text: Text,
     binding: Binding,
     added_at: i64,
+    until: Option<Duration>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -144,10 +145,11 @@ impl From<Held> for Contents {
     fn from(Held { key, token }: Held) -> Self {
         let text = |text: &str| Zeroizing::new(text.to_owned());
         Self {
-            key: key.map(|HeldKey { key, binding, added_at }| Key {
+            key: key.map(|HeldKey { key, binding, added_at, until }| Key {
                 text: text(key.expose().expose()),
                 binding,
                 added_at,
+                until: until.map(|until| until.0),
             }),
             token: token.map(|Bought { token, sent, life }| Token {
                 text: text(token.expose()),
@@ -169,9 +171,9 @@ impl Contents {
     fn into_held(self, pool: &Pool) -> Result<Held, Problem> {
         let key = match self.key {
             None => None,
-            Some(Key { text, binding, added_at }) => {
+            Some(Key { text, binding, added_at, until }) => {
                 let key = KeptKey::new(pool, &ApiKey::new(text.as_str().to_owned()))?;
-                Some(HeldKey { key: Arc::new(key), binding, added_at })
+                Some(HeldKey { key: Arc::new(key), binding, added_at, until: until.map(Steady) })
             }
         };
         let token = self.token.map(|Token { text, sent, life }| Bought {

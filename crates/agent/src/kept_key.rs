@@ -49,7 +49,8 @@ impl fmt::Debug for KeptKey {
 pub fn secret_memory(pool: &Pool) -> SecretMemory {
     match pool.kind() {
         Kind::Memfd => SecretMemory::MEMFD,
-        Kind::Encrypted => SecretMemory::ENCRYPTED,
+        Kind::Encrypted if pool.is_locked() => SecretMemory::ENCRYPTED,
+        Kind::Encrypted => SecretMemory::ENCRYPTED_SWAPPABLE,
     }
 }
 

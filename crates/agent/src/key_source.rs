@@ -2,15 +2,17 @@
 
 mod command;
 mod file;
+mod item;
 #[cfg(feature = "keyring")]
 mod keyring;
 #[cfg(not(feature = "keyring"))]
 #[path = "key_source/no_keyring.rs"]
 mod keyring;
+mod sealed;
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use dph_agent_platform::ApiKey;
@@ -20,6 +22,11 @@ use zeroize::Zeroizing;
 use crate::binding::Binding;
 use crate::config::Profile;
 use crate::error::{Chain, Problem};
+use crate::exchange::blocking_secret;
+use crate::seal::{Private, Public};
+
+use sealed::SealedKey;
+pub use sealed::{SealedError, SealedFolder};
 
 /// Longest key, in bytes; real ones have 40 to 50.
 const MAX_KEY_LEN: usize = 16 * 1024;
@@ -31,6 +38,8 @@ pub enum KeySource {
     Session,
     /// The operating system's keyring.
     Keyring,
+    /// A file that the lock's passphrase opens.
+    Sealed,
     /// A file, by its absolute path.
     File(PathBuf),
     /// What a command prints: the program and its arguments.
@@ -54,9 +63,23 @@ pub enum SourceError {
     /// The keyring did not do what was asked.
     #[error(transparent)]
     Keyring(#[from] keyring::KeyringError),
+    /// The sealed key is not at hand, or not kept.
+    #[error(transparent)]
+    Sealed(#[from] SealedError),
+    /// The agent is stopping.
+    #[error("interrupted")]
+    Interrupted,
     /// The file cannot be used.
     #[error("cannot read the key file `{path}`")]
     File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: file::FileError,
+    },
+    /// The file cannot be changed.
+    #[error("cannot change the key file `{path}`")]
+    KeyFile {
         /// The file.
         path: PathBuf,
         /// Why.
@@ -86,7 +109,7 @@ pub enum SourceError {
 impl KeySource {
     /// Whether a key has to be handed over for it.
     pub fn wants_key(&self) -> bool {
-        matches!(self, Self::Session | Self::Keyring)
+        matches!(self, Self::Session | Self::Keyring | Self::Sealed)
     }
 
     /// Whether a key that was handed over can be read again.
@@ -96,7 +119,12 @@ impl KeySource {
 
     /// Whether the agent can put a key there that outlives it.
     pub fn is_writable(&self) -> bool {
-        matches!(self, Self::Keyring)
+        matches!(self, Self::Keyring | Self::Sealed)
+    }
+
+    /// Whether whoever is this user can have the key without the agent.
+    pub fn is_open_to_user(&self) -> bool {
+        !matches!(self, Self::Session | Self::Sealed)
     }
 
     /// Whether it may be read whenever a caller asks: files cost nothing, a command may do anything.
@@ -111,7 +139,7 @@ impl KeySource {
             Self::Credential(name) => {
                 Some(PathBuf::from(std::env::var_os("CREDENTIALS_DIRECTORY")?).join(name))
             }
-            Self::Session | Self::Keyring | Self::Command(_) => None,
+            Self::Session | Self::Keyring | Self::Sealed | Self::Command(_) => None,
         }
     }
 
@@ -120,6 +148,7 @@ impl KeySource {
         match self {
             Self::Session => KeySourceKind::SESSION,
             Self::Keyring => KeySourceKind::KEYRING,
+            Self::Sealed => KeySourceKind::SEALED,
             Self::File(_) => KeySourceKind::FILE,
             Self::Command(_) => KeySourceKind::COMMAND,
             Self::Credential(_) => KeySourceKind::CREDENTIAL,
@@ -131,10 +160,15 @@ impl KeySource {
     /// # Errors
     ///
     /// When its place cannot be read, holds none, or one that others could have read or written.
-    pub async fn read(&self, profile: &Profile) -> Result<Option<Found>, SourceError> {
+    pub async fn read(&self, profile: &Profile, sealed: &SealedFolder) -> Result<Option<Found>, SourceError> {
         let key = match self {
             Self::Session => return Ok(None),
             Self::Keyring => return Ok(keyring::read(profile).await?),
+            // It is opened by `unlock` and by nothing else.
+            Self::Sealed => match sealed_binding(profile, sealed).await? {
+                Some(_) => return Err(SealedError::Closed(profile.name.clone()).into()),
+                None => return Ok(None),
+            },
             Self::File(path) => read_file(path.clone()).await?,
             Self::Command(line) => read_command(line).await?,
             Self::Credential(name) => {
@@ -145,16 +179,50 @@ impl KeySource {
         Ok(Some(Found { key, binding: None }))
     }
 
-    /// Keeps the key of `profile`, and what it was given for, where the source can be written.
+    /// Returns what a key that the source keeps was given for, where it says so.
+    ///
+    /// # Errors
+    ///
+    /// When its place cannot be read.
+    pub async fn bound_to(
+        &self,
+        profile: &Profile,
+        sealed: &SealedFolder,
+    ) -> Result<Option<Binding>, SourceError> {
+        match self {
+            Self::Keyring => Ok(keyring::read(profile).await?.and_then(|found| found.binding)),
+            Self::Sealed => match sealed_binding(profile, sealed).await {
+                // There is none to give for anything any more.
+                Err(SourceError::Sealed(SealedError::Damaged(_))) => Ok(None),
+                binding => binding,
+            },
+            Self::Session | Self::File(_) | Self::Command(_) | Self::Credential(_) => Ok(None),
+        }
+    }
+
+    /// Keeps the key of `profile`, and what it was given for, where the source can be written; `to` is what
+    /// secrets are sealed to.
     ///
     /// # Errors
     ///
     /// When it was not kept; a key that was kept before still is, then.
-    pub async fn store(&self, profile: &Profile, key: &ApiKey, binding: &Binding) -> Result<(), SourceError> {
-        if self.is_writable() {
-            keyring::store(profile, key, binding).await?;
+    pub async fn store(
+        &self,
+        profile: &Profile,
+        key: &ApiKey,
+        binding: &Binding,
+        sealed: &SealedFolder,
+        to: Option<Public>,
+    ) -> Result<(), SourceError> {
+        match self {
+            Self::Keyring => Ok(keyring::store(profile, key, binding).await?),
+            Self::Sealed => {
+                let (folder, name) = (sealed.clone(), profile.name.clone());
+                let sealed = SealedKey::new(&name, key, binding, to)?;
+                off_the_runtime(move || folder.store(&name, &sealed)).await
+            }
+            Self::Session | Self::File(_) | Self::Command(_) | Self::Credential(_) => Ok(()),
         }
-        Ok(())
     }
 
     /// Deletes the key of `profile` where the source can be written.
@@ -162,22 +230,105 @@ impl KeySource {
     /// # Errors
     ///
     /// When it may still be there.
-    pub async fn clear(&self, profile: &Profile) -> Result<(), SourceError> {
-        if self.is_writable() {
-            keyring::clear(profile).await?;
+    pub async fn clear(&self, profile: &Profile, sealed: &SealedFolder) -> Result<(), SourceError> {
+        match self {
+            Self::Keyring => Ok(keyring::clear(profile).await?),
+            Self::Sealed => {
+                let (folder, name) = (sealed.clone(), profile.name.clone());
+                off_the_runtime(move || folder.clear(&name)).await
+            }
+            Self::Session | Self::File(_) | Self::Command(_) | Self::Credential(_) => Ok(()),
         }
-        Ok(())
     }
+}
+
+/// As [`KeySource::store`] and [`KeySource::clear`], and for key files, too: those change only when the user
+/// wants a key moved.
+impl KeySource {
+    /// Puts the key of `profile` where it was not before.
+    ///
+    /// # Errors
+    ///
+    /// When it is not there then, or a file that is there already is in the way.
+    pub async fn create(
+        &self,
+        profile: &Profile,
+        key: &ApiKey,
+        binding: &Binding,
+        sealed: &SealedFolder,
+        to: Option<Public>,
+    ) -> Result<(), SourceError> {
+        match self {
+            Self::File(path) => {
+                let key = Zeroizing::new(key.expose().as_bytes().to_vec());
+                file_changed(path, move |path| file::create(path, &key)).await
+            }
+            Self::Session | Self::Keyring | Self::Sealed | Self::Command(_) | Self::Credential(_) => {
+                self.store(profile, key, binding, sealed, to).await
+            }
+        }
+    }
+
+    /// Deletes the key of `profile`, also where it is in a file of the user's own.
+    ///
+    /// # Errors
+    ///
+    /// When it may still be there.
+    pub async fn erase(&self, profile: &Profile, sealed: &SealedFolder) -> Result<(), SourceError> {
+        match self {
+            Self::File(path) => file_changed(path, file::delete).await,
+            Self::Session | Self::Keyring | Self::Sealed | Self::Command(_) | Self::Credential(_) => {
+                self.clear(profile, sealed).await
+            }
+        }
+    }
+}
+
+async fn file_changed(
+    path: &Path,
+    change: impl FnOnce(&Path) -> Result<(), file::FileError> + Send + 'static,
+) -> Result<(), SourceError> {
+    let there = path.to_owned();
+    let changed =
+        blocking_secret(move || change(&there)).await.map_err(|_stopping| SourceError::Interrupted)?;
+    changed.map_err(|source| SourceError::KeyFile { path: path.to_owned(), source })
+}
+
+/// Opens the sealed key of `profile`, where there is one.
+///
+/// # Errors
+///
+/// When its file cannot be used, or is not for `private`.
+pub async fn open_sealed(
+    profile: &Profile,
+    sealed: &SealedFolder,
+    private: &Private,
+) -> Result<Option<Found>, SourceError> {
+    let (folder, name, private) = (sealed.clone(), profile.name.clone(), private.clone());
+    off_the_runtime(move || folder.open(&name, &private)).await
+}
+
+async fn sealed_binding(profile: &Profile, sealed: &SealedFolder) -> Result<Option<Binding>, SourceError> {
+    let (folder, name) = (sealed.clone(), profile.name.clone());
+    off_the_runtime(move || folder.binding(&name)).await
+}
+
+async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, SealedError> + Send + 'static,
+) -> Result<T, SourceError> {
+    Ok(blocking_secret(work).await.map_err(|_stopping| SourceError::Interrupted)??)
 }
 
 impl From<SourceError> for Problem {
     fn from(error: SourceError) -> Self {
-        let hint = match &error {
+        let hint = match error {
+            SourceError::Sealed(error) => return error.into(),
+            SourceError::Interrupted => "start it again: dph-agent start",
             SourceError::Keyring(_) => {
-                "unlock it and try again, or keep the key elsewhere: --key-source session, \
+                "unlock it and try again, or keep the key elsewhere: --key-source sealed, --key-source session, \
                  --key-source file:/PATH, --key-source 'command:[\"pass\",\"show\",\"dph\"]'"
             }
-            SourceError::File { source, .. } => source.hint(),
+            SourceError::File { ref source, .. } | SourceError::KeyFile { ref source, .. } => source.hint(),
             SourceError::Command { .. } => "run it by hand as the agent's user, without a terminal",
             SourceError::NoCredentials(_) => "add LoadCredential= to the agent's unit and restart it",
             SourceError::NotAKey { .. } => "put the key there, alone on one line",
@@ -188,12 +339,9 @@ impl From<SourceError> for Problem {
 
 async fn read_file(path: PathBuf) -> Result<ApiKey, SourceError> {
     let place = format!("`{}`", path.display());
-    let read = tokio::task::spawn_blocking({
-        let path = path.clone();
-        move || file::read(&path)
-    });
-    // The thread is ours; it ends without a result only when the runtime does.
-    let text = read.await.unwrap_or_else(|_| Err(file::FileError::Interrupted));
+    let there = path.clone();
+    let text =
+        blocking_secret(move || file::read(&there)).await.map_err(|_stopping| SourceError::Interrupted)?;
     key_in(text.map_err(|source| SourceError::File { path, source })?, place)
 }
 
@@ -237,7 +385,7 @@ fn key_in_json(json: &str) -> Option<ApiKey> {
 pub enum KeySourceError {
     /// There is no such kind.
     #[error(
-        "`{0}` is not session, keyring, file:/PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]"
+        "`{0}` is not session, keyring, sealed, file:/PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]"
     )]
     Unknown(String),
     /// The path is relative.
@@ -258,6 +406,7 @@ impl FromStr for KeySource {
         match text.split_once(':').unwrap_or((text, "")) {
             ("session", "") => Ok(Self::Session),
             ("keyring", "") => Ok(Self::Keyring),
+            ("sealed", "") => Ok(Self::Sealed),
             ("file", path) => match PathBuf::from(path) {
                 path if path.is_absolute() => Ok(Self::File(path)),
                 _ => Err(KeySourceError::RelativePath),
@@ -279,6 +428,7 @@ impl fmt::Display for KeySource {
         match self {
             Self::Session => f.write_str("session"),
             Self::Keyring => f.write_str("keyring"),
+            Self::Sealed => f.write_str("sealed"),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Command(line) => write!(f, "command:{}", serde_json::Value::from(line.clone())),
             Self::Credential(name) => write!(f, "credential:{name}"),
@@ -295,6 +445,7 @@ mod tests {
         for text in [
             "session",
             "keyring",
+            "sealed",
             "file:/run/secrets/dph",
             "credential:dph",
             "command:[\"pass\",\"show\",\"a \\\"b\\\"\"]",

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use tracing::warn;
 
 use crate::error::Problem;
-use crate::exchange::blocking;
+use crate::exchange::blocking_secret;
 use crate::lock::pause_after;
 use crate::seal::{Private, SealError, SealedPrivate};
 
@@ -50,7 +50,7 @@ impl Keyhole {
     /// [`ErrorCode::WRONG_PASSPHRASE`] for a wrong one, [`ErrorCode::BUSY`] when too many wait.
     pub async fn open(&self, sealed: SealedPrivate, passphrase: Secret) -> Result<Private, Problem> {
         let mut turn = self.turn().await?;
-        let opened = blocking(move || {
+        let opened = blocking_secret(move || {
             let opened = sealed.open(passphrase.expose());
             turn.tries.note(opened.is_ok());
             opened
@@ -65,7 +65,7 @@ impl Keyhole {
     /// [`ErrorCode::BUSY`] when too many wait.
     pub async fn seal(&self, private: Private, passphrase: Secret) -> Result<SealedPrivate, Problem> {
         let turn = self.turn().await?;
-        let sealed = blocking(move || {
+        let sealed = blocking_secret(move || {
             let _until_done = turn;
             private.seal_with(passphrase.expose())
         });

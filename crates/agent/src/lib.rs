@@ -41,11 +41,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use dph_agent_ipc::{Listener, Uid, own_uid};
-use dph_agent_secret::{Pool, SecretMemory};
+use dph_agent_secret::Pool;
 use tokio::sync::{Mutex, Notify};
 use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use binding::Bindings;
 use clock::{Clock, SystemClock};
@@ -53,6 +53,7 @@ use config::{Config, ConfigFile};
 use error::Problem;
 use exchange::blocking;
 use handle::{Desk, VERSION};
+use key_source::SealedFolder;
 use keyhole::Keyhole;
 use listening::take_place;
 use lock::RecordFile;
@@ -129,6 +130,8 @@ impl Agent {
                 ended = &mut vault => break Err(Ended { part: "vault", source: ended.err() }),
                 wish = signals.next() => match wish {
                     Wish::Reload => hang_up.notify_one(),
+                    // A vault that has ended holds nothing; the loop sees that it has.
+                    Wish::DropAll => drop(desk.vault.drop_all().await),
                     Wish::Stop => desk.stop.cancel(),
                 },
             }
@@ -152,8 +155,12 @@ fn furnish(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started_at = clock.wall();
     let bindings = Arc::new(Bindings::new(paths.bindings()));
-    let pool = Pool::new(SecretMemory::Auto).map_err(StartError::Memory)?;
-    let surroundings = Surroundings { clock, pool, bindings, proxies: proxies::from_env() };
+    let pool = Pool::new(config.secret_memory).map_err(StartError::Memory)?;
+    if !pool.is_locked() {
+        warn!("limits forbid locking memory: encrypted keys may be swapped out");
+    }
+    let sealed = SealedFolder::new(paths.sealed());
+    let surroundings = Surroundings { clock, pool, bindings, sealed, proxies: proxies::from_env() };
     let (vault, task) =
         VaultHandle::start(Arc::new(config), RecordFile::new(paths.lock_record()), surroundings.clone())
             .map_err(system("set a timer"))?;
@@ -230,6 +237,7 @@ mod tests {
         let paths = Paths {
             config: folder.path().join("config.toml"),
             state: folder.path().to_owned(),
+            data: folder.path().to_owned(),
             named: false,
         };
         let options = Options { socket: Some(folder.path().join("socket/agent.sock")) };

@@ -13,6 +13,8 @@ pub struct Paths {
     pub named: bool,
     /// What survives a restart: no secret is in it.
     pub state: PathBuf,
+    /// What is the user's to keep: sealed keys.
+    pub data: PathBuf,
 }
 
 impl Paths {
@@ -26,7 +28,8 @@ impl Paths {
         let is_named = named.is_some();
         let config = named.unwrap_or_else(|| folders.config_dir().join("config.toml"));
         let state = folders.state_dir().unwrap_or_else(|| folders.data_local_dir()).to_owned();
-        Some(Self { config: std::path::absolute(config).ok()?, named: is_named, state })
+        let data = folders.data_local_dir().to_owned();
+        Some(Self { config: std::path::absolute(config).ok()?, named: is_named, state, data })
     }
 
     /// Says whom keys that are read are for.
@@ -37,6 +40,11 @@ impl Paths {
     /// Whether the agent is locked, and what opens it.
     pub fn lock_record(&self) -> PathBuf {
         self.state.join("lock.json")
+    }
+
+    /// Keys that the passphrase opens, a file for each profile.
+    pub fn sealed(&self) -> PathBuf {
+        self.data.join("sealed")
     }
 
     /// Held by the one agent of this user.

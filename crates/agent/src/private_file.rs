@@ -88,13 +88,22 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
     let written = options().create_new(true).open(&draft).and_then(|mut file| {
         write(&mut file)?;
         file.sync_all()?;
-        fs::rename(&draft, &target)
+        fs::rename(&draft, &target)?;
+        sync_folder_of(&target)
     });
     if written.is_err() {
         // The first error is the one to tell.
         let _left_behind = fs::remove_file(&draft).is_err();
     }
     written
+}
+
+/// Makes a rename outlive a loss of power, where folders can be synced.
+fn sync_folder_of(path: &Path) -> io::Result<()> {
+    match path.parent() {
+        Some(folder) if cfg!(unix) => File::open(folder)?.sync_all(),
+        _ => Ok(()),
+    }
 }
 
 /// Opens a file for reading; a pipe that nobody writes to is opened, too, instead of waited for.

@@ -54,7 +54,8 @@ pub enum SealError {
 #[serde(try_from = "String", into = "String")]
 pub struct Public([u8; KEY_LEN]);
 
-/// Opens what was sealed to its public half.
+/// Opens what was sealed to its public half. A copy is wiped like the first when it is dropped.
+#[derive(Clone)]
 pub struct Private(StaticSecret);
 
 /// A private key behind a passphrase, with all that is needed to derive its key again.

@@ -7,6 +7,8 @@ use std::io;
 pub enum Wish {
     /// Read the configuration anew.
     Reload,
+    /// Drop all secrets.
+    DropAll,
     /// End, having answered who waits.
     Stop,
 }
@@ -22,7 +24,7 @@ impl Signals {
 
 #[cfg(unix)]
 mod system {
-    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
     use tokio_stream::StreamExt as _;
 
     use super::{Wish, io};
@@ -37,19 +39,20 @@ mod system {
     }
 
     impl Signals {
-        /// Takes over SIGHUP, SIGTERM and SIGINT.
+        /// Takes over SIGHUP, SIGUSR1, SIGTERM and SIGINT.
         ///
         /// # Errors
         ///
         /// When the system refuses.
         pub fn listen() -> io::Result<Self> {
-            signal_hook_tokio::Signals::new([SIGHUP, SIGTERM, SIGINT]).map(Self)
+            signal_hook_tokio::Signals::new([SIGHUP, SIGUSR1, SIGTERM, SIGINT]).map(Self)
         }
 
         /// Waits for the next wish.
         pub async fn next(&mut self) -> Wish {
             match self.0.next().await {
                 Some(SIGHUP) => Wish::Reload,
+                Some(SIGUSR1) => Wish::DropAll,
                 _ => Wish::Stop,
             }
         }

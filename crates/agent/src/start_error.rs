@@ -71,6 +71,9 @@ impl StartError {
             Self::OnlyOne(OnlyOneError::Io { .. }) => "mend the owner and mode of the file and its folder",
             Self::Activation(_) => "it must be one listening Unix socket: look at the socket unit",
             Self::Stopped => "start it again when the other one has gone",
+            Self::Memory(PoolError::Memfd(_)) => {
+                "set secret-memory to \"auto\" or \"encrypted\", or raise the limit on locked memory"
+            }
             Self::Memory(_) | Self::System { .. } => "look at the system's limits",
         }
     }

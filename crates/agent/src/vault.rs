@@ -9,12 +9,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use dph_agent_platform::ProxyEnv;
-use dph_agent_protocol::{ErrorCode, Listing, PAGE_LEN, Selector, TokenState};
+use dph_agent_protocol::{ErrorCode, Listing, PAGE_LEN, Selector};
 use dph_agent_secret::Pool;
 use dph_agent_secret::wiped_stack::Wiping;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use crate::binding::{Binding, Bindings};
 use crate::clock::{Alarm, Clock, Ring, Steady};
@@ -24,10 +24,11 @@ use crate::exchange::{Attempt, Finished};
 use crate::freshness::{Answer, Dice, Effect, Freshness, Mode, Outcome};
 use crate::keeper::Keeper;
 use crate::kept_key::KeptKey;
+use crate::key_source::SealedFolder;
 use crate::lock::{Event, RecordFile};
 
 use command::{Command, Reply, Waiter, answered_locked};
-use entry::{Entry, no_key, report};
+use entry::{Entry, Withheld, report};
 use locking::PutAway;
 
 pub use command::{Install, StatusPage, Why};
@@ -42,6 +43,8 @@ pub struct HeldKey {
     pub binding: Binding,
     /// When it was handed over or first read, in seconds since 1970.
     pub added_at: i64,
+    /// When it is to be wiped.
+    pub until: Option<Steady>,
 }
 
 fn stopping() -> Problem {
@@ -57,6 +60,8 @@ pub struct Surroundings {
     pub pool: Pool,
     /// What keys that are read were given for.
     pub bindings: Arc<Bindings>,
+    /// Where keys lie that the passphrase opens.
+    pub sealed: SealedFolder,
     /// The proxies of the environment.
     pub proxies: ProxyEnv,
 }
@@ -93,8 +98,7 @@ impl Vault {
     async fn run(mut self, mut commands: mpsc::Receiver<Command>, mut alarm: Box<dyn Alarm>) {
         let mut set_to = None;
         loop {
-            let due = self.entries.values().filter_map(|entry| entry.freshness.next_due());
-            let next = due.chain(self.keeper.lock.falls_at(self.config.auto_lock)).min();
+            let next = self.next_due();
             if next != set_to {
                 if let Err(error) = alarm.set(next) {
                     warn!(%error, "cannot set the timer: tokens are bought only when asked for");
@@ -113,6 +117,15 @@ impl Vault {
                 }
             }
         }
+    }
+
+    /// Returns when the alarm must ring next.
+    fn next_due(&self) -> Option<Steady> {
+        let due = self.entries.values().filter_map(|entry| entry.freshness.next_due());
+        let ends = self.entries.values().filter_map(|entry| entry.key.as_ref()?.until);
+        let sealed = self.put_away.values().filter_map(|put_away| put_away.until);
+        let lock = self.keeper.lock.falls_at(self.config.auto_lock);
+        due.chain(ends).chain(sealed).chain(lock).min()
     }
 
     fn handle(&mut self, command: Command) {
@@ -134,19 +147,23 @@ impl Vault {
                 reply.send(()).is_err()
             }
             Command::Install(install, reply) => reply.send(self.install(*install)).is_err(),
-            Command::Binding(name, reply) => {
-                let key = self.entries.get(&name).and_then(|entry| entry.key.as_ref());
-                reply.send(Ok(key.map(|key| key.binding.clone()))).is_err()
+            Command::Key(name, reply) => {
+                let key = self.entries.get(&name).and_then(|entry| entry.key.clone());
+                reply.send(Ok(key)).is_err()
             }
             Command::Lock(key, reply) => reply.send(self.lock(key)).is_err(),
-            Command::Unlock(key, reply) => reply.send(self.unlock(key)).is_err(),
+            Command::Unlock(key, opened, reply) => reply.send(self.unlock(key, opened)).is_err(),
             Command::KeysPlace(reply) => reply.send(self.keeper.keys_place()).is_err(),
             Command::End(reply) => {
                 self.end();
                 reply.send(()).is_err()
             }
             Command::Drop(names, reply) => {
-                self.drop_secrets(&names);
+                names.iter().for_each(|name| self.withhold(name, Withheld::Forgotten));
+                reply.send(()).is_err()
+            }
+            Command::DropAll(reply) => {
+                self.drop_all();
                 reply.send(()).is_err()
             }
         };
@@ -162,7 +179,7 @@ impl Vault {
         let entry = self.entries.get_mut(&profile.name).ok_or_else(stopping)?;
         entry.freshness.prune(Reply::is_closed);
         if entry.has_no_key() {
-            return Err(no_key(&profile));
+            return Err(entry.no_key());
         }
         let (caller, waiter) = oneshot::channel();
         let effects = decide(&mut entry.freshness, caller, self.surroundings.clock.steady());
@@ -215,6 +232,7 @@ impl Vault {
 
     fn rung(&mut self, ring: Ring) {
         let now = self.surroundings.clock.steady();
+        self.expire(now);
         if self.keeper.lock.next(Event::Tick, now, self.config.auto_lock).is_locked() {
             return self.lock_by_itself();
         }
@@ -313,7 +331,7 @@ impl Vault {
             }
         } else {
             self.next_run += 1;
-            (entry.run, entry.forgotten) = (self.next_run, false);
+            (entry.run, entry.withheld) = (self.next_run, None);
             entry.freshness.reset(now)
         };
         self.carry_out(name, effects);
@@ -325,36 +343,52 @@ impl Vault {
         let entry = entry.ok_or_else(|| changed_meanwhile(name))?;
         self.next_run += 1;
         entry.run = self.next_run;
-        (entry.key, entry.forgotten) = (install.key, false);
+        (entry.key, entry.withheld) = (install.key, None);
         entry.exchanges += install.exchanges;
         let effects = entry.freshness.installed(install.bought, now, dice());
         self.carry_out(name, effects);
         Ok(())
     }
 
-    fn drop_secrets(&mut self, names: &[ProfileName]) {
+    /// Wipes the keys whose time is over.
+    fn expire(&mut self, now: Steady) {
+        let over = |until: Option<Steady>| until.is_some_and(|until| until <= now);
+        let open =
+            self.entries.iter().filter(|(_, entry)| over(entry.key.as_ref().and_then(|key| key.until)));
+        let sealed = self.put_away.iter().filter(|(_, put_away)| over(put_away.until));
+        let names: Vec<_> = open.map(|(name, _)| name).chain(sealed.map(|(name, _)| name)).cloned().collect();
         for name in names {
-            if let Some(put_away) = self.put_away.get_mut(name) {
-                (put_away.sealed, put_away.entry.forgotten) = (None, true);
-            }
-            let Some(entry) = self.entries.get_mut(name) else { continue };
-            (entry.key, entry.forgotten) = (None, true);
-            self.next_run += 1;
-            entry.run = self.next_run;
-            let effects = entry.freshness.dropped(&no_key(&entry.profile));
-            self.carry_out(name, effects);
+            info!(profile = %name, "the time that its key was given for is over: wiped");
+            self.withhold(&name, Withheld::Expired { at: now });
         }
+    }
+
+    /// Drops every key and token, and reads none again until the user says so.
+    fn drop_all(&mut self) {
+        warn!("all keys and tokens were dropped by a signal");
+        self.attempts.abort_all();
+        let at = self.surroundings.clock.steady();
+        let names: Vec<_> = self.entries.keys().chain(self.put_away.keys()).cloned().collect();
+        names.iter().for_each(|name| self.withhold(name, Withheld::Signalled { at }));
+    }
+
+    /// Drops key and token of a profile.
+    fn withhold(&mut self, name: &ProfileName, why: Withheld) {
+        if let Some(put_away) = self.put_away.get_mut(name) {
+            (put_away.sealed, put_away.until, put_away.entry.withheld) = (None, None, Some(why));
+        }
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        (entry.key, entry.withheld) = (None, Some(why));
+        self.next_run += 1;
+        entry.run = self.next_run;
+        let effects = entry.freshness.dropped(&entry.no_key());
+        self.carry_out(name, effects);
     }
 
     fn ready(&self, selector: &Selector) -> Result<(), Problem> {
         let profile = self.config.select(selector)?;
         let entry = self.entries.get(&profile.name).ok_or_else(stopping)?;
-        match entry.freshness.trouble() {
-            _ if entry.freshness.token_state(self.surroundings.clock.steady()) == TokenState::FRESH => Ok(()),
-            Some(trouble) => Err(trouble.problem.clone()),
-            None if entry.has_no_key() => Err(no_key(profile)),
-            None => Ok(()),
-        }
+        entry.obstacle(self.surroundings.clock.steady()).map_or(Ok(()), Err)
     }
 
     fn list(&self, after: &str) -> Listing {

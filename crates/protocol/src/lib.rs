@@ -21,12 +21,12 @@ use core::time::Duration;
 pub use code::ErrorCode;
 pub use message::{Bytes, DecodeError, EncodeError};
 pub use reply::{
-    Added, AgentStatus, Certificate, Failure, KeyState, LastError, Listing, LockState, Pong, Prepared,
-    ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Warning,
+    Added, AgentStatus, Certificate, Failure, KeyState, LastError, Listing, LockState, Migrated, Pong,
+    Prepared, ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Warning,
 };
 pub use request::{
-    Add, Kept, KeySourceKind, Lock, Page, PlatformKind, Prepare, RefreshMode, Request, Selector, Settings,
-    StatusRequest, TokenRequest, Unlock, Waiting,
+    Add, AddFor, Kept, KeySourceKind, Lock, Migrate, Page, PlatformKind, Prepare, RefreshMode, Request,
+    Selector, Settings, StatusRequest, TokenRequest, Unlock, Waiting,
 };
 pub use secret::Secret;
 pub use version::{Hello, HelloReply};

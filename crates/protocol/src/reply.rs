@@ -30,6 +30,8 @@ messages! {
         Stopping = 0x801b "stopping",
         /// Answers `Lock`, `Unlock` and `LockState`.
         LockState(LockState) = 0x801c "lock-state",
+        /// Answers `Migrate`.
+        Migrated(Migrated) = 0x8020 "migrated",
     }
 }
 
@@ -216,6 +218,18 @@ wire! {
         pub notes: Vec<String>,
     }
 
+    /// A key is somewhere else, or would be.
+    pub struct Migrated {
+        /// The profile's name.
+        pub profile: String,
+        /// The source that it was in, as it is written in the configuration.
+        pub from: String,
+        /// The source that it is in now.
+        pub to: String,
+        /// What to tell the user, a line each.
+        pub notes: Vec<String>,
+    }
+
     /// How the lock stands.
     pub struct LockState {
         /// Whether the agent is locked.
@@ -276,6 +290,8 @@ open_set! {
         MEMFD = 2 "memfd",
         /// Encrypted in a locked page.
         ENCRYPTED = 3 "encrypted",
+        /// Encrypted, in a page that limits forbid to lock: it may be swapped out.
+        ENCRYPTED_SWAPPABLE = 4 "encrypted-swappable",
     }
 }
 

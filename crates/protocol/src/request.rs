@@ -38,6 +38,10 @@ messages! {
         Unlock(Unlock) = 0x001d "unlock",
         /// Is the agent locked, and does opening it take a passphrase?
         LockState = 0x001e "lock-state",
+        /// Keep a key for a time.
+        AddFor(AddFor) = 0x001f "add-for",
+        /// Move a key to another source.
+        Migrate(Migrate) = 0x0020 "migrate",
     }
 }
 
@@ -48,6 +52,7 @@ impl Request {
         match self {
             Self::Token(token) => token.rejected.is_some(),
             Self::Add(add) => add.key.is_some(),
+            Self::AddFor(add_for) => add_for.add.key.is_some(),
             Self::Lock(lock) => lock.passphrase.is_some() || lock.new_passphrase.is_some(),
             Self::Unlock(unlock) => unlock.passphrase.is_some(),
             Self::Ping
@@ -60,7 +65,8 @@ impl Request {
             | Self::Remove(_)
             | Self::Refresh(_)
             | Self::Stop
-            | Self::LockState => false,
+            | Self::LockState
+            | Self::Migrate(_) => false,
         }
     }
 }
@@ -159,6 +165,26 @@ wire! {
         pub replace: bool,
         /// Buy a token to prove the key before anything is kept.
         pub verify: bool,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Hands over a key that is wiped after a time.
+    pub struct AddFor {
+        /// The key and its profile.
+        pub add: Add,
+        /// How long it is kept, in milliseconds.
+        pub ttl_ms: u64,
+    }
+
+    /// Asks to move a key.
+    pub struct Migrate {
+        /// Whose key.
+        pub selector: Selector,
+        /// The source to move it to, as it is written in the configuration.
+        pub to: String,
+        /// Only say what would be done.
+        pub dry_run: bool,
         /// How long the agent may take, in milliseconds from receipt.
         pub deadline_ms: u32,
     }

@@ -3,10 +3,10 @@
 
 use dph_agent_protocol::frame::{Frame, HEADER_LEN, Header, split_frame};
 use dph_agent_protocol::{
-    Add, Added, AgentStatus, Certificate, DecodeError, ErrorCode, Failure, Kept, KeySourceKind, KeyState,
-    LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
-    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
-    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
+    Add, AddFor, Added, AgentStatus, Certificate, DecodeError, ErrorCode, Failure, Kept, KeySourceKind,
+    KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind, Pong, Prepare,
+    Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector,
+    Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -194,6 +194,8 @@ any_struct! {
     Waiting { selector all deadline_ms }
     Lock { passphrase new_passphrase deadline_ms }
     Unlock { passphrase deadline_ms }
+    AddFor { add ttl_ms }
+    Migrate { selector to dry_run deadline_ms }
     Failure { code message hint retry_after_ms }
     Pong { version pid }
     Token { token profile url username expires_at expires_in_ms ca_file warning }
@@ -209,6 +211,7 @@ any_struct! {
     Certificate { subject issuer names sha256 not_after trust }
     Added { profile verified token_life_ms notes }
     LockState { locked has_passphrase notes }
+    Migrated { profile from to notes }
 }
 
 impl Any for Request {
@@ -229,6 +232,8 @@ impl Any for Request {
             Any::any().prop_map(Self::Lock),
             Any::any().prop_map(Self::Unlock),
             Just(Self::LockState),
+            Any::any().prop_map(Self::AddFor),
+            Any::any().prop_map(Self::Migrate),
         ]
         .boxed()
     }
@@ -247,6 +252,7 @@ impl Any for Reply {
             Any::any().prop_map(Self::Done),
             Just(Self::Stopping),
             Any::any().prop_map(Self::LockState),
+            Any::any().prop_map(Self::Migrated),
         ]
         .boxed()
     }

@@ -42,6 +42,9 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x8016 => reread!(Added, body),
         0x8017 => reread!(Vec<String>, body),
         0x801c => reread!(LockState, body),
+        0x001f => reread!(AddFor, body),
+        0x0020 => reread!(Migrate, body),
+        0x8020 => reread!(Migrated, body),
         _ => return None,
     })
 }
@@ -122,6 +125,8 @@ mirror! {
         verify: bool,
         deadline_ms: u32,
     }
+    AddFor { add: Add, ttl_ms: u64, }
+    Migrate { selector: Selector, to: String, dry_run: bool, deadline_ms: u32, }
     Kept { selector: Selector, all: bool, dry_run: bool, }
     Waiting { selector: Selector, all: bool, deadline_ms: u32, }
     Lock { passphrase: Option<Secret>, new_passphrase: Option<Secret>, deadline_ms: u32, }
@@ -192,5 +197,6 @@ mirror! {
         trust: Trust,
     }
     LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
+    Migrated { profile: String, from: String, to: String, notes: Vec<String>, }
     Added { profile: String, verified: bool, token_life_ms: Option<u64>, notes: Vec<String>, }
 }

@@ -32,6 +32,17 @@ pub enum SecretMemory {
     Encrypted,
 }
 
+impl SecretMemory {
+    /// Returns its name in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Memfd => "memfd",
+            Self::Encrypted => "encrypted",
+        }
+    }
+}
+
 /// Which memory secrets are kept in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {

@@ -67,6 +67,8 @@ fn ready_agent(bed: &Bed, platform: &MockPlatform) -> io::Result<Running> {
         "alice",
         "--ca-file",
         &ca,
+        "--key-source",
+        "session",
         "--key-stdin",
     ];
     bed.client(&add, &key)?;

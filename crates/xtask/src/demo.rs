@@ -69,6 +69,8 @@ pub(crate) fn demo() -> io::Result<()> {
         USER,
         "--ca-file",
         &ca,
+        "--key-source",
+        "session",
         "--key-stdin",
     ];
     tell(&format!("$ dph-agent-client {}", add.join(" ")));

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use dph_agent_protocol::{PlatformKind, RefreshMode, Settings};
+use dph_agent_secret::SecretMemory;
 use toml_edit::{Document, Item, TableLike};
 
 use crate::lock::AutoLock;
@@ -14,7 +15,8 @@ use crate::lock::AutoLock;
 use super::Config;
 use super::profile::{Profile, ProfileName, SettingError};
 
-const TOP_KEYS: &[&str] = &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "profiles"];
+const TOP_KEYS: &[&str] =
+    &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "secret-memory", "profiles"];
 
 /// The keys of a profile, in the order in which they are written.
 pub(super) const PROFILE_KEYS: &[&str] = &[
@@ -99,7 +101,15 @@ impl Reader<'_> {
             idle: self.duration(top, "idle-lock"),
             max_unlocked: self.duration(top, "max-unlocked"),
         };
-        Config { default, allow_uid: self.allow_uid(top), auto_lock, profiles }
+        let memories = [SecretMemory::Auto, SecretMemory::Memfd, SecretMemory::Encrypted];
+        let secret_memory = self.word(top, "secret-memory", &memories, |it| Some(it.as_str()));
+        Config {
+            default,
+            allow_uid: self.allow_uid(top),
+            auto_lock,
+            secret_memory: secret_memory.unwrap_or_default(),
+            profiles,
+        }
     }
 
     fn profiles(&mut self, top: &dyn TableLike) -> BTreeMap<ProfileName, Arc<Profile>> {
@@ -309,6 +319,17 @@ mod tests {
         assert!(faults[0].starts_with("line 1, column 1: there is no profile `dev`"), "{faults:?}");
         assert!(faults[1].starts_with("line 3, column 12: `platform` is one of software-hub"), "{faults:?}");
         assert!(faults[2].starts_with("line 4, column 7: `url` takes a text"), "{faults:?}");
+    }
+
+    #[test]
+    fn secret_memory_is_one_of_three_words() {
+        assert_eq!(parse("").unwrap().secret_memory, SecretMemory::Auto);
+        for memory in [SecretMemory::Auto, SecretMemory::Memfd, SecretMemory::Encrypted] {
+            let config = parse(&format!("secret-memory = \"{}\"", memory.as_str())).unwrap();
+            assert_eq!(config.secret_memory, memory);
+        }
+        let told = "line 1, column 17: `secret-memory` is one of auto, memfd, encrypted, not `swap`";
+        assert_eq!(faults("secret-memory = \"swap\""), [told]);
     }
 
     #[test]

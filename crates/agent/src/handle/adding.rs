@@ -1,10 +1,11 @@
 //! `prepare` and `add`: from the settings of a profile and its key to what is kept.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use dph_agent_platform::{ApiKey, BaseUrl, Target, Verdict};
 use dph_agent_protocol::{
-    Add, Added, Certificate, ErrorCode, Prepare, Prepared, Reply, Secret, Settings, Trust,
+    Add, AddFor, Added, Certificate, ErrorCode, Prepare, Prepared, Reply, Secret, Settings, Trust,
 };
 use tracing::info;
 
@@ -15,8 +16,9 @@ use crate::error::{Problem, millis};
 use crate::exchange::{self, bind, blocking, prove};
 use crate::freshness::Bought;
 use crate::kept_key::KeptKey;
-use crate::key_source::KeySource;
+use crate::key_source::{KeySource, SealedError};
 use crate::lock::locked;
+use crate::seal::SealedPrivate;
 use crate::vault::{HeldKey, Install, changed_meanwhile};
 
 /// Answers whether an `add` would work.
@@ -28,6 +30,7 @@ pub(super) async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Prob
     };
     let file = desk.config.lock().await.clone();
     let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
+    can_be_kept(&intent.profile, desk).await?;
     let mut notes = notes_on(&intent.profile, &request.settings);
     let check = async {
         let (target, _) = destination(&intent, &request.settings, request.replace, desk).await?;
@@ -76,7 +79,8 @@ struct Intent {
 /// Returns what a change would make of what the file has.
 fn intent(name: ProfileName, change: &Settings, replace: bool, file: &ConfigFile) -> Result<Intent, Problem> {
     let before = file.settings_of(&name);
-    let settings = merged(&before, change);
+    let is_new = before == Settings::default();
+    let settings = if is_new { with_default_source(change) } else { merged(&before, change) };
     let profile = Profile::build(name.clone(), &settings).map_err(bad_setting)?;
     let existing = Profile::build(name.clone(), &before).ok();
     if let Some(existing) =
@@ -89,6 +93,15 @@ fn intent(name: ProfileName, change: &Settings, replace: bool, file: &ConfigFile
         ));
     }
     Ok(Intent { profile: Arc::new(profile), settings, exists: existing.is_some() })
+}
+
+/// A key that nobody said anything else about is to survive the agent.
+fn with_default_source(settings: &Settings) -> Settings {
+    let source = if cfg!(feature = "keyring") { KeySource::Keyring } else { KeySource::Session };
+    Settings {
+        key_source: settings.key_source.clone().or_else(|| Some(source.to_string())),
+        ..settings.clone()
+    }
 }
 
 /// Returns whom the key would be sent to. Where that is not whom it was given for, though nobody said so in
@@ -115,8 +128,8 @@ async fn destination(
 async fn given_for(profile: &Arc<Profile>, now: &Binding, desk: &Desk) -> Result<Option<Binding>, Problem> {
     if profile.key_source.wants_key() {
         // Says now that a keyring is closed, before anybody hands over a key for it.
-        let kept = profile.key_source.read(profile).await?.and_then(|found| found.binding);
-        let held = desk.vault.binding(profile.name.clone()).await?;
+        let kept = profile.key_source.bound_to(profile, &desk.surroundings.sealed).await?;
+        let held = desk.vault.key(profile.name.clone()).await?.map(|key| key.binding);
         return Ok(held.or(kept).filter(|bound| !bound.permits(now)));
     }
     let (bindings, profile, now) =
@@ -138,6 +151,9 @@ fn notes_on(profile: &Profile, change: &Settings) -> Vec<String> {
             );
         }
         KeySource::Keyring => notes.push("the key is kept in the keyring".into()),
+        KeySource::Sealed => {
+            notes.push("the key is kept in a file that the agent's passphrase opens".into());
+        }
         source @ (KeySource::File(_) | KeySource::Command(_) | KeySource::Credential(_)) => {
             notes.push(format!("the key is read from {source}"));
         }
@@ -183,11 +199,18 @@ fn untrusted(reason: &str, fingerprint: &str) -> Problem {
     )
 }
 
+/// Takes over a key for a time, and its profile.
+pub(super) async fn add_for(request: AddFor, desk: &Desk) -> Result<Reply, Problem> {
+    add(request.add, Some(Duration::from_millis(request.ttl_ms)), desk).await
+}
+
 /// Takes over a key and its profile.
-pub(super) async fn add(request: Add, desk: &Desk) -> Result<Reply, Problem> {
+pub(super) async fn add(request: Add, ttl: Option<Duration>, desk: &Desk) -> Result<Reply, Problem> {
     let name: ProfileName = request.profile.parse().map_err(bad_setting)?;
     let file = desk.config.lock().await.clone();
     let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
+    check_ttl(ttl, &intent.profile)?;
+    can_be_kept(&intent.profile, desk).await?;
     let key = handed_over(request.key, &intent.profile)?;
     let proof = async {
         let (target, binding) = destination(&intent, &request.settings, request.replace, desk).await?;
@@ -195,7 +218,8 @@ pub(super) async fn add(request: Add, desk: &Desk) -> Result<Reply, Problem> {
     };
     let ((key, bought), binding) = within(request.deadline_ms, proof, "the proof of the key", desk).await?;
     let (life, verified) = (bought.as_ref().and_then(|bought| bought.life), bought.is_some());
-    keep(&intent, &request.settings, request.replace, binding, (key, bought), desk).await?;
+    let given = Given { key, binding, ttl, bought };
+    keep(&intent, &request.settings, request.replace, given, desk).await?;
     info!(profile = %name, verified, "a key was added");
     let token_life_ms = life.map(millis);
     Ok(Reply::Added(Added { profile: name.to_string(), verified, token_life_ms, notes: Vec::new() }))
@@ -210,7 +234,10 @@ async fn proven(
     desk: &Desk,
 ) -> Result<(Option<ApiKey>, Option<Bought>), Problem> {
     let key = match handed_over {
-        None if verify => profile.key_source.read(profile).await?.map(|found| found.key),
+        None if verify => {
+            let found = profile.key_source.read(profile, &desk.surroundings.sealed).await?;
+            found.map(|found| found.key)
+        }
         handed_over => handed_over,
     };
     let bought = match &key {
@@ -243,14 +270,43 @@ fn handed_over(key: Option<Secret>, profile: &Profile) -> Result<Option<ApiKey>,
     }
 }
 
+/// What an `add` brings, once it is proven.
+struct Given {
+    key: Option<ApiKey>,
+    binding: Binding,
+    /// How long the key is kept.
+    ttl: Option<Duration>,
+    bought: Option<Bought>,
+}
+
+/// Turns away a time for a key that would outlive it elsewhere.
+fn check_ttl(ttl: Option<Duration>, profile: &Profile) -> Result<(), Problem> {
+    let bad = |message: String, hint: &str| Err(Problem::new(ErrorCode::BAD_REQUEST, message, hint));
+    match ttl {
+        Some(Duration::ZERO) => bad("the key's time is over at once".to_owned(), "give a longer --ttl"),
+        Some(_) if profile.key_source != KeySource::Session => bad(
+            format!("a key from the source {} outlives its time there", profile.key_source),
+            "--ttl is for keys that are kept in memory only: --key-source session",
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Says before anybody looks for the key that it could not be kept.
+async fn can_be_kept(profile: &Profile, desk: &Desk) -> Result<(), Problem> {
+    if profile.key_source == KeySource::Sealed && desk.vault.keys_place().await?.1.is_none() {
+        return Err(SealedError::NoPassphrase.into());
+    }
+    Ok(())
+}
+
 /// Keeps a proven key, unless its profile was changed meanwhile: first whom it is for, then the profile,
 /// then the key.
 async fn keep(
     intent: &Intent,
     change: &Settings,
     replace: bool,
-    binding: Binding,
-    (key, bought): (Option<ApiKey>, Option<Bought>),
+    Given { key, binding, ttl, bought }: Given,
     desk: &Desk,
 ) -> Result<(), Problem> {
     let profile = &intent.profile;
@@ -267,7 +323,9 @@ async fn keep(
         bind(&desk.surroundings.bindings, profile, binding.clone()).await?;
     }
     if let Some(key) = &key {
-        profile.key_source.store(profile, key, &binding).await?;
+        let (_, to) = desk.vault.keys_place().await?;
+        let (sealed, to) = (&desk.surroundings.sealed, to.as_ref().map(SealedPrivate::public));
+        profile.key_source.store(profile, key, &binding, sealed, to).await?;
     }
     if !intent.exists || *change != Settings::default() {
         let url = Some(profile.url.to_string());
@@ -277,6 +335,7 @@ async fn keep(
     let added_at = desk.surroundings.clock.wall();
     let exchanges = u64::from(bought.is_some());
     let kept = key.map(|key| KeptKey::new(&desk.surroundings.pool, &key)).transpose()?;
-    let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at });
+    let until = ttl.map(|ttl| desk.surroundings.clock.steady() + ttl);
+    let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at, until });
     desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await
 }

@@ -1,14 +1,21 @@
 //! `lock`, `unlock` and `lock-state`.
 
+use std::sync::Arc;
+
 use dph_agent_protocol::{ErrorCode, Lock, LockState, Reply, Secret, Unlock};
 
 use super::{Desk, in_time, within};
-use crate::config::Config;
+use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
-use crate::key_source::KeySource;
+use crate::kept_key::KeptKey;
+use crate::key_source::{Found, KeySource, open_sealed};
 use crate::keyhole::wrong_passphrase;
 use crate::lock::locked;
 use crate::seal::{Private, SealedPrivate};
+use crate::vault::{HeldKey, Surroundings};
+
+/// Keys that a passphrase opened.
+type Opened = Vec<(ProfileName, HeldKey)>;
 
 /// Locks, with a new passphrase where one is given.
 pub(super) async fn lock(request: Lock, desk: &Desk) -> Result<Reply, Problem> {
@@ -62,8 +69,40 @@ pub(super) async fn unlock(request: Unlock, desk: &Desk) -> Result<Reply, Proble
         }
     };
     let private = in_time(request.deadline_ms, work, "the derivation of the key").await?;
-    desk.vault.unlock(private).await?;
-    lock_state(Vec::new(), desk).await
+    let (opened, notes) = match &private {
+        Some(private) => open_sealed_keys(private, desk).await?,
+        None => (Vec::new(), Vec::new()),
+    };
+    desk.vault.unlock(private, opened).await?;
+    lock_state(notes, desk).await
+}
+
+/// Opens the keys that lie in sealed files, and says of which profiles that cannot be done.
+async fn open_sealed_keys(private: &Private, desk: &Desk) -> Result<(Opened, Vec<String>), Problem> {
+    let config = desk.vault.config().await?;
+    let (mut opened, mut notes) = (Vec::new(), Vec::new());
+    let sealed = config.profiles.values().filter(|profile| profile.key_source == KeySource::Sealed);
+    for profile in sealed {
+        match open_sealed_key(profile, private, desk).await {
+            Ok(Some(key)) => opened.push((profile.name.clone(), key)),
+            Ok(None) => {}
+            Err(problem) => notes.push(format!("profile {}: {}", profile.name, problem.message)),
+        }
+    }
+    Ok((opened, notes))
+}
+
+async fn open_sealed_key(
+    profile: &Profile,
+    private: &Private,
+    desk: &Desk,
+) -> Result<Option<HeldKey>, Problem> {
+    let Surroundings { pool, sealed, clock, .. } = &desk.surroundings;
+    let Some(Found { key, binding: Some(binding) }) = open_sealed(profile, sealed, private).await? else {
+        return Ok(None);
+    };
+    let key = Arc::new(KeptKey::new(pool, &key)?);
+    Ok(Some(HeldKey { key, binding, added_at: clock.wall(), until: None }))
 }
 
 /// Tells whether the agent is locked, and what opens it.
@@ -86,7 +125,7 @@ fn notes_on_lock(config: &Config, has_passphrase: bool) -> Vec<String> {
             notes.push(format!("keys that must be added again: {lost}"));
         }
     }
-    let outside = names(KeySource::is_readable);
+    let outside = names(KeySource::is_open_to_user);
     if !outside.is_empty() {
         notes.push(format!(
             "the lock protects the agent's memory, not a keyring or file that this user can open: {outside}"

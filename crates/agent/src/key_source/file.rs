@@ -1,11 +1,12 @@
 //! A key in a file that nobody else could have read, or that only root could have written.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::Path;
 
 use zeroize::Zeroizing;
 
 use super::MAX_KEY_LEN;
+use crate::private_file;
 
 /// Why a file's content is not used.
 #[derive(Debug, thiserror::Error)]
@@ -34,9 +35,12 @@ pub enum FileError {
     /// It is root's, but somebody else could have put it there.
     #[error("it belongs to root, but others can change it or a folder above it")]
     Writable,
-    /// The agent is stopping.
-    #[error("interrupted")]
-    Interrupted,
+    /// Something is there already.
+    #[error("there is a file already")]
+    Exists,
+    /// It is not the user's own file, or a link to it.
+    #[error("it is not a file of this user alone")]
+    NotOurs,
 }
 
 impl FileError {
@@ -47,7 +51,9 @@ impl FileError {
             Self::Foreign { .. } | Self::Writable => {
                 "the key file must be yours with mode 600, or root's where only root can write"
             }
-            Self::Io(_) | Self::NotAFile | Self::TooLong | Self::Interrupted => {
+            Self::Exists => "give the path of a file that is not there yet",
+            Self::NotOurs => "delete it yourself",
+            Self::Io(_) | Self::NotAFile | Self::TooLong => {
                 "put the key there, or give another source with `dph-agent-client add --key-source`"
             }
         }
@@ -65,6 +71,34 @@ pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_LEN + 1));
     file.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut text)?;
     if text.len() > MAX_KEY_LEN { Err(FileError::TooLong) } else { Ok(text) }
+}
+
+/// Writes a key to a file that is not there yet, for the user alone. Its folder must exist.
+///
+/// # Errors
+///
+/// When there is something already, or it cannot be written.
+pub(super) fn create(path: &Path, key: &[u8]) -> Result<(), FileError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(FileError::Exists);
+    }
+    private_file::replace(path, |file| {
+        file.write_all(key)?;
+        file.write_all(b"\n")
+    })?;
+    Ok(())
+}
+
+/// Deletes a key file that is the user's own.
+///
+/// # Errors
+///
+/// When it is somebody else's, a link, or cannot be deleted.
+pub(super) fn delete(path: &Path) -> Result<(), FileError> {
+    if !system::is_ours(&path.symlink_metadata()?) {
+        return Err(FileError::NotOurs);
+    }
+    Ok(std::fs::remove_file(path)?)
 }
 
 #[cfg(unix)]
@@ -94,6 +128,12 @@ mod system {
         }
         check(&path, &meta)?;
         Ok(file)
+    }
+
+    /// Whether it is a regular file that belongs to this user and is closed to others.
+    pub(super) fn is_ours(meta: &Metadata) -> bool {
+        let ours = meta.uid() == rustix::process::geteuid().as_raw();
+        meta.is_file() && ours && meta.mode() & OTHERS == 0
     }
 
     fn check(path: &Path, meta: &Metadata) -> Result<(), FileError> {
@@ -132,10 +172,15 @@ mod system {
 
 #[cfg(windows)]
 mod system {
-    use std::fs::File;
+    use std::fs::{File, Metadata};
     use std::path::Path;
 
     use super::FileError;
+
+    /// Whether it is a regular file; whose it is is decided by its folder.
+    pub(super) fn is_ours(meta: &Metadata) -> bool {
+        meta.is_file()
+    }
 
     /// Opens the file; who may read it is decided by the folder it is in, the user's profile.
     pub(super) fn open_checked(path: &Path) -> Result<File, FileError> {

@@ -4,19 +4,17 @@
 //! Every call opens the keyring anew, so that one which appears or opens later is found without a
 //! restart. The libraries behind it copy a secret on its way; those copies are out of our reach.
 
-use std::borrow::Cow;
 use std::error::Error as StdError;
 use std::thread;
 use std::time::Duration;
 
 use dph_agent_platform::ApiKey;
 use keyring_core::{Entry, Error};
-use serde::{Deserialize, Serialize};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use super::Found;
+use super::{Found, item};
 use crate::binding::Binding;
 use crate::config::Profile;
 
@@ -38,8 +36,6 @@ const MAX_CALLS: usize = 4;
 const THREAD_STACK: usize = 512 * 1024;
 /// The service in whose name all items are kept.
 const SERVICE: &str = "dph-agent";
-/// The form in which an item's secret is written.
-const FORM: u8 = 1;
 
 /// Why the keyring did not do what was asked. Nothing in it repeats a secret.
 #[derive(Debug, thiserror::Error)]
@@ -135,7 +131,7 @@ impl Keyring {
 
     async fn read(&'static self, profile: &Profile) -> Result<Option<Found>, KeyringError> {
         let secret = self.call(ItemName::of(profile), secret_of).await?;
-        secret.map(|secret| decode(&secret)).transpose()
+        secret.map(|secret| item::decode(&secret).ok_or(KeyringError::Foreign)).transpose()
     }
 
     async fn store(
@@ -144,7 +140,7 @@ impl Keyring {
         key: &ApiKey,
         binding: &Binding,
     ) -> Result<(), KeyringError> {
-        let secret = encode(key, binding)?;
+        let secret = item::encode(key, binding);
         let kept = self.call(ItemName::of(profile), move |entry| {
             entry.set_secret(&secret)?;
             Ok(secret_of(entry)? == Some(secret))
@@ -186,39 +182,6 @@ fn secret_of(entry: &Entry) -> keyring_core::Result<Option<Zeroizing<Vec<u8>>>> 
         Ok(secret) => Ok(Some(Zeroizing::new(secret))),
         Err(Error::NoEntry) => Ok(None),
         Err(error) => Err(error),
-    }
-}
-
-#[derive(Serialize)]
-struct Written<'a> {
-    v: u8,
-    key: &'a str,
-    binding: &'a Binding,
-}
-
-#[derive(Deserialize)]
-struct Read<'a> {
-    v: u8,
-    #[serde(borrow)]
-    key: Cow<'a, str>,
-    binding: Binding,
-}
-
-fn encode(key: &ApiKey, binding: &Binding) -> Result<Zeroizing<Vec<u8>>, KeyringError> {
-    let written = Written { v: FORM, key: key.expose(), binding };
-    // Room for all of it, so that no part is left behind by a move: JSON writes a byte with six at most.
-    let room = 6 * key.expose().len() + serde_json::to_vec(binding).map_or(0, |binding| binding.len()) + 64;
-    let mut secret = Zeroizing::new(Vec::with_capacity(room));
-    serde_json::to_writer(&mut *secret, &written).map_err(|_holds_the_key| KeyringError::Senseless)?;
-    Ok(secret)
-}
-
-fn decode(secret: &[u8]) -> Result<Found, KeyringError> {
-    match serde_json::from_slice(secret) {
-        Ok(Read { v: FORM, key, binding }) => {
-            Ok(Found { key: ApiKey::new(key.into_owned()), binding: Some(binding) })
-        }
-        Ok(_) | Err(_) => Err(KeyringError::Foreign),
     }
 }
 
@@ -311,27 +274,12 @@ mod tests {
         assert!(matches!(hanging.await.unwrap(), Err(KeyringError::Silent)));
     }
 
-    #[test]
-    fn an_item_of_another_hand_or_version_is_refused() {
-        for text in [
-            "the-key",
-            "{}",
-            "{\"v\":2,\"key\":\"the-key\"}",
-            "{\"v\":1,\"key\":\"the-key\"}",
-            "{\"v\":1,\"key\":\"the-key\",\"binding\":{}}",
-        ] {
-            let error = decode(text.as_bytes()).unwrap_err();
-            assert!(matches!(error, KeyringError::Foreign), "{text}");
-            assert!(!format!("{error:?}").contains("the-key"));
-        }
-    }
-
     #[tokio::test]
-    async fn the_written_form_moves_nowhere_while_it_is_written() {
-        let key = ApiKey::new("\u{1}".repeat(1000));
-        let secret = encode(&key, &bound(&profile("any")).await).unwrap();
-        assert_eq!(decode(&secret).unwrap().key, key);
-        let binding = serde_json::to_vec(&bound(&profile("any")).await).unwrap().len();
-        assert_eq!(secret.capacity(), 6 * 1000 + binding + 64, "it grew");
+    async fn an_item_of_another_hand_or_version_is_refused() {
+        let profile = profile("foreign");
+        mocked(&ItemName::of(&profile)).unwrap().set_secret(b"the-key").unwrap();
+        let error = MOCK.read(&profile).await.unwrap_err();
+        assert!(matches!(error, KeyringError::Foreign), "{error:?}");
+        assert!(!format!("{error:?}").contains("the-key"));
     }
 }

@@ -7,7 +7,6 @@ use dph_agent_protocol::{Listing, ProfileStatus, Selector};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use crate::binding::Binding;
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Bought, Need};
@@ -31,9 +30,10 @@ pub(super) enum Command {
     Apply(Arc<Config>, Why, Reply<()>),
     Install(Box<Install>, Reply<Result<(), Problem>>),
     Drop(Vec<ProfileName>, Reply<()>),
-    Binding(ProfileName, Reply<Result<Option<Binding>, Problem>>),
+    Key(ProfileName, Reply<Result<Option<HeldKey>, Problem>>),
     Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
-    Unlock(Option<Private>, Reply<Result<Saving, Problem>>),
+    Unlock(Option<Private>, Opened, Reply<Result<Saving, Problem>>),
+    DropAll(Reply<()>),
     KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),
 }
@@ -51,6 +51,9 @@ pub(super) type Waiter = oneshot::Receiver<Answer>;
 
 /// Whether the agent is locked, and the key that opens it, where a passphrase is set.
 pub(super) type KeysPlace = (bool, Option<SealedPrivate>);
+
+/// Sealed keys that a passphrase opened.
+pub(super) type Opened = Vec<(ProfileName, HeldKey)>;
 
 /// The lock's record on its way to the disk; absent where it need not go there.
 pub(super) type Saving = Option<JoinHandle<io::Result<()>>>;
@@ -89,13 +92,14 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         Command::Ready(_, reply) | Command::Install(_, reply) => reply.send(Err(locked())).is_err(),
         Command::Select(_, reply) => reply.send(Err(locked())).is_err(),
         Command::List(_, reply) => reply.send(Err(locked())).is_err(),
-        Command::Binding(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Key(_, reply) => reply.send(Err(locked())).is_err(),
         answered @ (Command::Status(..)
         | Command::Config(_)
         | Command::Apply(..)
         | Command::Drop(..)
         | Command::Lock(..)
         | Command::Unlock(..)
+        | Command::DropAll(_)
         | Command::KeysPlace(_)
         | Command::End(_)) => return Some(answered),
     };

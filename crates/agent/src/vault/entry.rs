@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use dph_agent_protocol::{ErrorCode, KeyState, LastError, ProfileStatus};
+use dph_agent_protocol::{ErrorCode, KeyState, LastError, ProfileStatus, TokenState};
 use tracing::{debug, info, warn};
 
 use crate::clock::{Clock, Steady};
 use crate::config::{Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Freshness, Outcome};
+use crate::key_source::{KeySource, SealedError};
 
 use super::HeldKey;
 use super::command::Reply;
@@ -18,22 +19,78 @@ pub(super) struct Entry {
     pub(super) profile: Arc<Profile>,
     pub(super) key: Option<HeldKey>,
     pub(super) freshness: Freshness<Reply<Answer>>,
-    /// The user dropped a key that could be read again: it is not, until the user says so.
-    pub(super) forgotten: bool,
+    /// Why there is no key though there could be one.
+    pub(super) withheld: Option<Withheld>,
     /// The attempt whose outcome counts.
     pub(super) run: u64,
     pub(super) exchanges: u64,
 }
 
+/// Why a key is gone, and its source is not read until the user says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Withheld {
+    /// The user dropped it.
+    Forgotten,
+    /// The user dropped all keys by a signal.
+    Signalled {
+        /// When.
+        at: Steady,
+    },
+    /// It was given for a time that is over.
+    Expired {
+        /// Since when.
+        at: Steady,
+    },
+}
+
+impl Withheld {
+    /// Returns what callers are told, and since when that is so where it came by itself.
+    fn told(self, profile: &Profile) -> (Problem, Option<Steady>) {
+        let Problem { message, hint, .. } = no_key(profile);
+        let problem = |message, hint| Problem::new(ErrorCode::NO_KEY, message, hint);
+        match self {
+            Self::Forgotten => (problem(message, hint), None),
+            Self::Signalled { at } => {
+                let hint = format!("dph-agent-client unlock, to read its source again; or {hint}");
+                (problem(format!("{message}: all keys were dropped by SIGUSR1"), hint), Some(at))
+            }
+            Self::Expired { at } => {
+                (problem(format!("{message}: the time that it was given for is over"), hint), Some(at))
+            }
+        }
+    }
+}
+
 impl Entry {
     pub(super) fn new(profile: &Arc<Profile>) -> Self {
         let freshness = Freshness::new(profile.always_fresh, profile.key_source.is_cheap());
-        Self { profile: Arc::clone(profile), key: None, freshness, forgotten: false, run: 0, exchanges: 0 }
+        Self { profile: Arc::clone(profile), key: None, freshness, withheld: None, run: 0, exchanges: 0 }
     }
 
     /// Whether only the user can bring a key.
     pub(super) fn has_no_key(&self) -> bool {
-        self.key.is_none() && (self.forgotten || !self.profile.key_source.is_readable())
+        self.key.is_none() && (self.withheld.is_some() || !self.profile.key_source.is_readable())
+    }
+
+    /// Returns why only the user can bring a key.
+    pub(super) fn no_key(&self) -> Problem {
+        self.withheld.map_or_else(|| no_key(&self.profile), |withheld| withheld.told(&self.profile).0)
+    }
+
+    /// Whether there may be a key that a passphrase opens.
+    pub(super) fn awaits_passphrase(&self) -> bool {
+        self.key.is_none() && self.withheld.is_none() && self.profile.key_source == KeySource::Sealed
+    }
+
+    /// Returns why a token request would not be answered well, as far as is known.
+    pub(super) fn obstacle(&self, now: Steady) -> Option<Problem> {
+        match self.freshness.trouble() {
+            _ if self.freshness.token_state(now) == TokenState::FRESH => None,
+            Some(trouble) => Some(trouble.problem.clone()),
+            None if self.has_no_key() => Some(self.no_key()),
+            None if self.awaits_passphrase() => Some(SealedError::Closed(self.profile.name.clone()).into()),
+            None => None,
+        }
     }
 
     fn key_state(&self) -> KeyState {
@@ -44,10 +101,11 @@ impl Entry {
             Some(ErrorCode::MISCONFIGURED | ErrorCode::TOKEN_TOO_LARGE | ErrorCode::CONFIG) => {
                 KeyState::MISCONFIGURED
             }
-            Some(ErrorCode::SOURCE_UNAVAILABLE) => KeyState::UNAVAILABLE,
+            Some(ErrorCode::SOURCE_UNAVAILABLE | ErrorCode::LOCKED) => KeyState::UNAVAILABLE,
             Some(ErrorCode::NO_KEY) => KeyState::NONE,
             _ if self.key.is_some() => KeyState::HELD,
             _ if self.has_no_key() => KeyState::NONE,
+            _ if self.awaits_passphrase() => KeyState::UNAVAILABLE,
             _ => KeyState::UNREAD,
         }
     }
@@ -60,19 +118,28 @@ impl Entry {
             entry: self.profile.entry(),
             key_state: self.key_state(),
             key_added_at: self.key.as_ref().map(|key| key.added_at),
-            key_expires_at: None,
+            key_expires_at: self.key.as_ref().and_then(|key| key.until).map(shown),
             token_state: self.freshness.token_state(now),
             usable_until: self.freshness.usable_until().map(shown),
             next_refresh_at: self.freshness.next_due().map(shown),
             served: self.freshness.served,
             exchanges: self.exchanges,
-            last_error: self.freshness.trouble().map(|trouble| LastError {
-                code: trouble.problem.code,
-                message: trouble.problem.message.clone(),
-                since: shown(trouble.since),
-                next_try_at: trouble.next_try.map(shown),
-            }),
+            last_error: self.last_error(shown),
         }
+    }
+
+    fn last_error(&self, shown: impl Fn(Steady) -> i64) -> Option<LastError> {
+        let error = |problem: &Problem, since, next_try| LastError {
+            code: problem.code,
+            message: problem.message.clone(),
+            since: shown(since),
+            next_try_at: Option::map(next_try, &shown),
+        };
+        if let Some(trouble) = self.freshness.trouble() {
+            return Some(error(&trouble.problem, trouble.since, trouble.next_try));
+        }
+        let (problem, since) = self.withheld.filter(|_| self.key.is_none())?.told(&self.profile);
+        since.map(|since| error(&problem, since, None))
     }
 }
 

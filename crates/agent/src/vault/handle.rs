@@ -7,7 +7,6 @@ use dph_agent_protocol::{ErrorCode, Listing, Selector};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::binding::Binding;
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Need};
@@ -15,7 +14,7 @@ use crate::lock::RecordFile;
 use crate::seal::{Private, SealedPrivate};
 
 use super::command::{Command, Install, Reply, Saving, StatusPage, Why};
-use super::{Surroundings, Vault, stopping};
+use super::{HeldKey, Surroundings, Vault, stopping};
 
 /// Requests that wait for the vault before callers are held up.
 const QUEUE: usize = 64;
@@ -123,13 +122,13 @@ impl VaultHandle {
         self.ask(|reply| Command::Apply(config, why, reply)).await
     }
 
-    /// Returns whom the key that a profile holds may be sent to.
+    /// Returns the key that a profile holds.
     ///
     /// # Errors
     ///
     /// When the agent is stopping.
-    pub async fn binding(&self, profile: ProfileName) -> Result<Option<Binding>, Problem> {
-        self.ask(|reply| Command::Binding(profile, reply)).await?
+    pub async fn key(&self, profile: ProfileName) -> Result<Option<HeldKey>, Problem> {
+        self.ask(|reply| Command::Key(profile, reply)).await?
     }
 
     /// Whether the agent is locked.
@@ -157,13 +156,18 @@ impl VaultHandle {
         saved(saving, "the agent is locked, but would not be after a restart").await
     }
 
-    /// Unlocks with the key that a passphrase opened, or without one where none is set.
+    /// Unlocks with the key that a passphrase opened, or without one where none is set, and takes over the sealed
+    /// keys that it opened. Sources that a signal closed are read again.
     ///
     /// # Errors
     ///
     /// When it does not fit the lock, or the agent would be locked after a restart.
-    pub async fn unlock(&self, key: Option<Private>) -> Result<(), Problem> {
-        let saving = self.ask(|reply| Command::Unlock(key, reply)).await??;
+    pub async fn unlock(
+        &self,
+        key: Option<Private>,
+        opened: Vec<(ProfileName, HeldKey)>,
+    ) -> Result<(), Problem> {
+        let saving = self.ask(|reply| Command::Unlock(key, opened, reply)).await??;
         saved(saving, "the agent is open, but would be locked after a restart").await
     }
 
@@ -198,6 +202,15 @@ impl VaultHandle {
     /// When the agent is stopping.
     pub async fn drop_secrets(&self, profiles: Vec<ProfileName>) -> Result<(), Problem> {
         self.ask(|reply| Command::Drop(profiles, reply)).await
+    }
+
+    /// Drops all keys and tokens, and reads no source until `unlock` or `add`.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn drop_all(&self) -> Result<(), Problem> {
+        self.ask(Command::DropAll).await
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, Problem> {

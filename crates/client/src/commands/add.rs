@@ -6,8 +6,8 @@ use std::fs::File;
 use std::path::Path;
 
 use dph_agent_protocol::{
-    Add, Added, Certificate, ErrorCode, PlatformKind, Prepare, Prepared, RefreshMode, Reply, Request, Secret,
-    Settings, Trust,
+    Add, AddFor, Added, Certificate, ErrorCode, PlatformKind, Prepare, Prepared, RefreshMode, Reply, Request,
+    Secret, Settings, Trust,
 };
 
 use crate::cli::{Args, Command, Opt};
@@ -41,6 +41,7 @@ pub(crate) const ADD: Command = Command {
         Opt::TrustServer,
         Opt::KeyStdin,
         Opt::KeyFile,
+        Opt::Ttl,
     ],
     changes: true,
     run,
@@ -106,10 +107,12 @@ fn settings(args: &Args) -> Result<Settings, Error> {
 }
 
 /// Returns a setting in words that do not depend on our working folder, which is not the agent's.
-fn independent(option: Opt, text: &str) -> Result<String, Error> {
+pub(crate) fn independent(option: Opt, text: &str) -> Result<String, Error> {
     match text.strip_prefix("file:") {
         _ if option == Opt::CaFile => absolute_path(text),
-        Some(path) if option == Opt::KeySource => Ok("file:".to_owned() + &absolute_path(path)?),
+        Some(path) if matches!(option, Opt::KeySource | Opt::To) => {
+            Ok("file:".to_owned() + &absolute_path(path)?)
+        }
         _ => Ok(text.to_owned()),
     }
 }
@@ -243,14 +246,19 @@ fn hand_over(args: &Args, profile: String, pin: Option<String>, key: Option<Secr
     let mut settings = settings(args)?;
     settings.tls_pin = pin.or(settings.tls_pin);
     let mut session = Session::open(args)?;
-    let request = Request::Add(Add {
+    let ttl_ms = args.duration(Opt::Ttl)?.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX));
+    let add = Add {
         profile,
         settings,
         key,
         replace: args.has(Opt::Replace),
         verify: !args.has(Opt::NoVerify),
         deadline_ms: session.deadline_ms(),
-    });
+    };
+    let request = match ttl_ms {
+        Some(ttl_ms) => Request::AddFor(AddFor { add, ttl_ms }),
+        None => Request::Add(add),
+    };
     let Reply::Added(added) = session.ask(&request)? else { return Err(unexpected_reply()) };
     Ok(added)
 }

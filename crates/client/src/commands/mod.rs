@@ -4,6 +4,7 @@ mod add;
 mod agent;
 mod drop;
 mod lock;
+mod migrate;
 mod profiles;
 mod status;
 mod token;
@@ -22,6 +23,7 @@ pub(crate) static ALL: &[Command] = &[
     lock::UNLOCK,
     drop::FORGET,
     drop::REMOVE,
+    migrate::MIGRATE,
     agent::PING,
     agent::STOP,
     agent::VERSION,

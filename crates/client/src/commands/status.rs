@@ -70,7 +70,7 @@ fn first_problem(statuses: &Statuses) -> Option<Error> {
 
 fn profile_problem(profile: &ProfileStatus) -> Option<Error> {
     let name = &profile.entry.name;
-    let code = key_problem(profile.key_state).or_else(|| token_problem(profile))?;
+    let code = key_problem(profile).or_else(|| token_problem(profile))?;
     let problem = match &profile.last_error {
         Some(error) if error.code == code => error.message.clone(),
         _ => format!("its key is in the state `{}`", profile.key_state),
@@ -78,8 +78,12 @@ fn profile_problem(profile: &ProfileStatus) -> Option<Error> {
     Some(Error::new(code, &format!("profile `{name}`: {problem}"), &next_step(code, name)))
 }
 
-fn key_problem(state: KeyState) -> Option<ErrorCode> {
-    match state {
+fn key_problem(profile: &ProfileStatus) -> Option<ErrorCode> {
+    match profile.key_state {
+        // Perhaps a key that only a passphrase opens.
+        KeyState::UNAVAILABLE if profile.last_error.is_some() => {
+            profile.last_error.as_ref().map(|error| error.code)
+        }
         KeyState::NONE | KeyState::REVOKING => Some(ErrorCode::NO_KEY),
         KeyState::UNAVAILABLE => Some(ErrorCode::SOURCE_UNAVAILABLE),
         KeyState::REJECTED | KeyState::LOST => Some(ErrorCode::KEY_REFUSED),
@@ -100,6 +104,7 @@ fn next_step(code: ErrorCode, name: &str) -> String {
         ErrorCode::NO_KEY | ErrorCode::KEY_REFUSED | ErrorCode::ORIGIN_CHANGED => {
             format!("run `dph-agent-client add --profile {name}`")
         }
+        ErrorCode::LOCKED => "run `dph-agent-client unlock`".into(),
         _ => format!("mend the cause, then run `dph-agent-client refresh --profile {name}`"),
     }
 }

@@ -2,10 +2,11 @@
 #![allow(dead_code, reason = "each test file that includes this one uses its own part")]
 
 use dph_agent_protocol::{
-    Add, Added, AgentStatus, Bytes, Certificate, ErrorCode, Failure, Hello, HelloReply, Kept, KeySourceKind,
-    KeyState, LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
-    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
-    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
+    Add, AddFor, Added, AgentStatus, Bytes, Certificate, ErrorCode, Failure, Hello, HelloReply, Kept,
+    KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind,
+    Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory,
+    Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting,
+    Warning,
 };
 
 /// All that can stand in a frame.
@@ -102,6 +103,16 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("unlock", Request::Unlock(Unlock { passphrase: secret("correct horse"), deadline_ms: 29_800 })),
         ("unlock-bare", Request::Unlock(Unlock::default())),
         ("lock-state", Request::LockState),
+        ("add-for", Request::AddFor(AddFor { add: add(), ttl_ms: 28_800_000 })),
+        (
+            "migrate",
+            Request::Migrate(Migrate {
+                selector: prod(),
+                to: text("sealed"),
+                dry_run: true,
+                deadline_ms: 29_800,
+            }),
+        ),
     ]
 }
 
@@ -138,6 +149,15 @@ fn replies() -> Vec<(&'static str, Reply)> {
         (
             "lock-state-open",
             Reply::LockState(LockState { locked: false, has_passphrase: false, notes: Vec::new() }),
+        ),
+        (
+            "migrated",
+            Reply::Migrated(Migrated {
+                profile: text("prod"),
+                from: text("file:/home/alice/key"),
+                to: text("keyring"),
+                notes: vec![text("a note")],
+            }),
         ),
     ]
 }

@@ -1,0 +1,212 @@
+//! `migrate`: a key goes to another source, which is proven to hold it before the old one is cleared.
+
+use std::sync::Arc;
+
+use dph_agent_platform::ApiKey;
+use dph_agent_protocol::{ErrorCode, Migrate, Migrated, Reply, Settings};
+use tracing::{info, warn};
+
+use super::{Desk, bad_setting, edit_locked, within};
+use crate::binding::{self, Binding};
+use crate::config::{ConfigFile, Edit, Profile};
+use crate::error::Problem;
+use crate::exchange::{self, bind};
+use crate::kept_key::KeptKey;
+use crate::key_source::{Found, KeySource, KeySourceError, SealedError};
+use crate::lock::locked;
+use crate::seal::SealedPrivate;
+use crate::vault::{HeldKey, Install};
+
+/// A profile as it is and as it would be.
+struct Move {
+    old: Arc<Profile>,
+    new: Arc<Profile>,
+    settings: Settings,
+}
+
+/// Moves a key, or says what moving it would do.
+pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Problem> {
+    let to: KeySource = request.to.parse().map_err(bad_source)?;
+    let profile = desk.vault.select(request.selector).await?;
+    let mut file = desk.config.lock().await;
+    let moved = plan(profile, &to, &file)?;
+    let prepared = async {
+        let key = key_of(&moved.old, desk).await?;
+        check_place(&moved.new, &key.key.expose(), desk).await?;
+        Ok(key)
+    };
+    let key = within(request.deadline_ms, prepared, "reading the key", desk).await?;
+    let notes = match request.dry_run {
+        true => vec![would_clear(&moved, desk).await?],
+        false => carry_out(&moved, key, &mut file, desk).await?,
+    };
+    Ok(Reply::Migrated(Migrated {
+        profile: moved.old.name.to_string(),
+        from: moved.old.key_source.to_string(),
+        to: moved.new.key_source.to_string(),
+        notes,
+    }))
+}
+
+fn plan(old: Arc<Profile>, to: &KeySource, file: &ConfigFile) -> Result<Move, Problem> {
+    if old.key_source == *to {
+        return Err(Problem::new(
+            ErrorCode::BAD_REQUEST,
+            format!("the key of profile `{}` comes from {to} already", old.name),
+            "name another source with --to",
+        ));
+    }
+    let settings = Settings { key_source: Some(to.to_string()), ..file.settings_of(&old.name) };
+    let new = Profile::build(old.name.clone(), &settings).map_err(bad_setting)?;
+    Ok(Move { old, new: Arc::new(new), settings })
+}
+
+/// Returns the key of a profile, held or read, with what it was given for, if it may be used as things stand.
+async fn key_of(profile: &Arc<Profile>, desk: &Desk) -> Result<HeldKey, Problem> {
+    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
+    let now = Binding::of(profile.platform(), &target);
+    let key = match desk.vault.key(profile.name.clone()).await? {
+        Some(held) => held,
+        None => read(profile, &now, desk).await?,
+    };
+    match &key {
+        HeldKey { until: Some(_), .. } => Err(Problem::new(
+            ErrorCode::BAD_REQUEST,
+            "the key was given for a time, and would outlive that elsewhere",
+            format!("add it again without --ttl: dph-agent-client add --profile {}", profile.name),
+        )),
+        HeldKey { binding, .. } if !binding.permits(&now) => Err(binding::changed(profile, binding, &now)),
+        _ => Ok(key),
+    }
+}
+
+async fn read(profile: &Arc<Profile>, now: &Binding, desk: &Desk) -> Result<HeldKey, Problem> {
+    let found = profile.key_source.read(profile, &desk.surroundings.sealed).await?;
+    let Some(Found { key, binding }) = found else {
+        return Err(Problem::new(
+            ErrorCode::NO_KEY,
+            format!("profile `{}` holds no key", profile.name),
+            format!("hand it over: dph-agent-client add --profile {}", profile.name),
+        ));
+    };
+    if binding.is_none() {
+        let (bindings, profile, now) =
+            (Arc::clone(&desk.surroundings.bindings), Arc::clone(profile), now.clone());
+        exchange::blocking(move || bindings.check(&profile, &now)).await??;
+    }
+    Ok(HeldKey {
+        key: Arc::new(KeptKey::new(&desk.surroundings.pool, &key)?),
+        binding: binding.unwrap_or_else(|| now.clone()),
+        added_at: desk.surroundings.clock.wall(),
+        until: None,
+    })
+}
+
+/// Makes sure that the new place can be used, and where only others can write it that it holds the key.
+async fn check_place(new: &Profile, key: &ApiKey, desk: &Desk) -> Result<(), Problem> {
+    match &new.key_source {
+        KeySource::Sealed if desk.vault.keys_place().await?.1.is_none() => {
+            Err(SealedError::NoPassphrase.into())
+        }
+        KeySource::Keyring => {
+            new.key_source.bound_to(new, &desk.surroundings.sealed).await?;
+            Ok(())
+        }
+        KeySource::Command(_) | KeySource::Credential(_) => prove(new, key, desk).await,
+        KeySource::Session | KeySource::Sealed | KeySource::File(_) => Ok(()),
+    }
+}
+
+/// Makes sure that the new place gives this key to whoever reads it.
+async fn prove(new: &Profile, key: &ApiKey, desk: &Desk) -> Result<(), Problem> {
+    let found = new.key_source.read(new, &desk.surroundings.sealed).await?;
+    if found.is_some_and(|found| found.key == *key) {
+        return Ok(());
+    }
+    Err(Problem::new(
+        ErrorCode::SOURCE_UNAVAILABLE,
+        format!("{} does not give the key of profile `{}`", new.key_source, new.name),
+        "put the key there first; nothing was changed",
+    ))
+}
+
+/// Returns what to tell the user.
+async fn carry_out(
+    moved: &Move,
+    key: HeldKey,
+    file: &mut ConfigFile,
+    desk: &Desk,
+) -> Result<Vec<String>, Problem> {
+    // From here on it is finished on disk, whatever comes.
+    if desk.vault.is_locked() {
+        return Err(locked());
+    }
+    let new = &moved.new;
+    put(new, &key, desk).await?;
+    edit_locked(file, Edit::Put(new.name.clone(), Box::new(moved.settings.clone())), desk).await?;
+    let install = Install { profile: Arc::clone(new), key: Some(key), bought: None, exchanges: 0 };
+    desk.vault.install(install).await?;
+    info!(profile = %new.name, from = %moved.old.key_source, to = %new.key_source, "a key was moved");
+    Ok(clear(moved, desk).await?.into_iter().collect())
+}
+
+/// Writes the key to its new place, and reads it from there.
+async fn put(new: &Arc<Profile>, key: &HeldKey, desk: &Desk) -> Result<(), Problem> {
+    let (sealed, exposed) = (&desk.surroundings.sealed, key.key.expose());
+    let (_, to) = desk.vault.keys_place().await?;
+    let to = to.as_ref().map(SealedPrivate::public);
+    new.key_source.create(new, &exposed, &key.binding, sealed, to).await?;
+    match &new.key_source {
+        // These were read back when they were written.
+        KeySource::Session | KeySource::Keyring | KeySource::Sealed => Ok(()),
+        KeySource::File(_) | KeySource::Command(_) | KeySource::Credential(_) => {
+            prove(new, &exposed, desk).await?;
+            bind(&desk.surroundings.bindings, new, key.binding.clone()).await
+        }
+    }
+}
+
+/// Clears the old place, and says where that was not done.
+async fn clear(moved: &Move, desk: &Desk) -> Result<Option<String>, Problem> {
+    let source = &moved.old.key_source;
+    if let Some(other) = other_user_of(moved, desk).await? {
+        return Ok(Some(format!("the key is still in {source}, which profile {other} uses, too")));
+    }
+    match source {
+        KeySource::Command(_) | KeySource::Credential(_) => {
+            Ok(Some(format!("the key is still where {source} finds it: delete it there yourself")))
+        }
+        KeySource::Session | KeySource::Keyring | KeySource::Sealed | KeySource::File(_) => Ok(source.erase(&moved.old, &desk.surroundings.sealed).await.err().map(|error| {
+            let problem = Problem::from(error);
+            warn!(profile = %moved.old.name, problem = problem.message, "a key is still in its old place");
+            format!("the key is still in {source}, too: {}; {}", problem.message, problem.hint)
+        })),
+    }
+}
+
+async fn would_clear(moved: &Move, desk: &Desk) -> Result<String, Problem> {
+    let source = &moved.old.key_source;
+    Ok(match (source, other_user_of(moved, desk).await?) {
+        (_, Some(other)) => format!("the key would stay in {source}, which profile {other} uses, too"),
+        (KeySource::Command(_) | KeySource::Credential(_), None) => {
+            format!("the key would stay where {source} finds it")
+        }
+        (source, None) => format!("the key would be deleted from {source}"),
+    })
+}
+
+/// Returns another profile that reads its key from the same place.
+async fn other_user_of(moved: &Move, desk: &Desk) -> Result<Option<String>, Problem> {
+    let config = desk.vault.config().await?;
+    let shared = |other: &&Arc<Profile>| {
+        other.name != moved.old.name
+            && moved.old.key_source.file().is_some()
+            && other.key_source == moved.old.key_source
+    };
+    Ok(config.profiles.values().find(shared).map(|other| other.name.to_string()))
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "used as a function that maps errors")]
+fn bad_source(error: KeySourceError) -> Problem {
+    Problem::new(ErrorCode::BAD_REQUEST, format!("--to: {error}"), "see dph-agent-client migrate --help")
+}
