@@ -15,6 +15,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dph_agent_mock_platform::MockPlatform;
+use dph_agent_secret::scan;
 use dph_agent_tests::{Home, Ran, run, wait_until};
 
 const KEY: &str = "k3y-that-a-keyring-keeps-0123";
@@ -302,4 +303,41 @@ fn a_key_is_not_sent_elsewhere_than_its_item_says() {
     let _agent = desktop.home.start_agent();
     desktop.token().failed_with(11);
     assert_eq!(evil.requests().len(), 0);
+}
+
+#[test]
+fn the_key_of_a_keyring_is_nowhere_in_the_agents_memory() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("right to read the agent's memory: only root has it");
+    }
+    let Some(desktop) = Desktop::with_keyring() else { return };
+    desktop.keep_the_key();
+    for form in ["auto", "encrypted"] {
+        let text = fs::read_to_string(desktop.home.config()).unwrap();
+        let text =
+            text.lines().filter(|line| !line.starts_with("secret-memory")).collect::<Vec<_>>().join("\n");
+        desktop.home.write_config(&format!("secret-memory = \"{form}\"\n{text}\n"));
+        let agent = desktop.home.start_agent();
+        let no_copy = |after: &str| {
+            let end = Instant::now() + Duration::from_secs(1);
+            loop {
+                let found = scan::process(agent.pid(), &[KEY.as_bytes()]).unwrap().found;
+                if found.is_empty() {
+                    break;
+                }
+                assert!(Instant::now() < end, "after {after}, {form}: {found:#?}");
+            }
+            let marker = scan::process(agent.pid(), &[desktop.platform.url().as_bytes()]).unwrap();
+            assert!(!marker.found.is_empty(), "the scan finds what is there");
+        };
+        desktop.token().unwrap();
+        no_copy("a token");
+        desktop.add().unwrap();
+        no_copy("add");
+        for _refresh in 0..10 {
+            desktop.home.client(&["refresh"]).unwrap();
+        }
+        no_copy("ten refreshes");
+        agent.stop();
+    }
 }

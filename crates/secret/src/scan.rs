@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 
 /// So much of a secret is as good as all of it.
 const WINDOW_LEN: usize = 16;
@@ -52,6 +53,19 @@ pub fn process(pid: u32, needles: &[&[u8]]) -> io::Result<Scan> {
             scan.unreadable.push((mapping.to_owned(), error));
         }
     }
+    Ok(scan)
+}
+
+/// Looks through a file, such as a core dump, as [`process`] looks through memory.
+///
+/// # Errors
+///
+/// When it cannot be read.
+pub fn file(path: &Path, needles: &[&[u8]]) -> io::Result<Scan> {
+    let file = File::open(path)?;
+    let len = file.metadata()?.len();
+    let mut scan = Scan::default();
+    scan.mapping(&file, &path.display().to_string(), 0..len, &Needles::new(needles))?;
     Ok(scan)
 }
 
