@@ -206,6 +206,7 @@ mod tests {
             ("https://cpd.example.com/", "https://cpd.example.com", false),
             ("https://cpd.example.com/icp4d-api", "https://cpd.example.com/icp4d-api", false),
             ("https://mcsp.example.com/siusermgr/", "https://mcsp.example.com/siusermgr", false),
+            ("https://cpd.example.com/zen-data/", "https://cpd.example.com/zen-data", false),
         ] {
             let (url, was_changed) = BaseUrl::clean(pasted).unwrap();
             assert_eq!((url.as_str(), was_changed), (clean, changed), "{pasted}");
