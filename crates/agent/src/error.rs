@@ -105,6 +105,7 @@ fn misconfigured_hint(fault: &Misconfiguration, profile: &str) -> String {
         | Misconfiguration::TooLarge
         | Misconfiguration::NotJson
         | Misconfiguration::NoToken
+        | Misconfiguration::NoKey
         | Misconfiguration::BadToken => {
             format!("mend the profile's settings, then: dph-agent-client refresh --profile {profile}")
         }

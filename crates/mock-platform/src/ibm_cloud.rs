@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 use url::form_urlencoded;
 
+use crate::accounts::{ACCOUNT_ID, IAM_ID};
 use crate::answer::Answer;
 use crate::mint::{Owner, TokenForm, epoch_seconds};
 use crate::random;
@@ -24,8 +25,11 @@ pub(crate) fn token(state: &mut State, request: &Recorded, form: TokenForm) -> A
     }
     match fields.get("apikey") {
         None => error(400, "BXNIM0106E", "Property validation failed: apikey", now),
-        Some(api_key) if state.accounts.is_iam_key(api_key) => success(state, api_key, form),
-        Some(_) => error(400, "BXNIM0415E", "Provided API key could not be found.", now),
+        Some(api_key) => match state.accounts.iam_key(api_key).map(|key| key.disabled) {
+            Some(false) => success(state, api_key, form),
+            Some(true) => error(400, "BXNIM0462E", "Provided API key is disabled.", now),
+            None => error(400, "BXNIM0415E", "Provided API key could not be found.", now),
+        },
     }
 }
 
@@ -60,8 +64,8 @@ fn success(state: &mut State, api_key: &str, form: TokenForm) -> Answer {
 
 fn claims() -> Value {
     json!({
-        "iam_id": "IBMid-5500000000",
-        "id": "IBMid-5500000000",
+        "iam_id": IAM_ID,
+        "id": IAM_ID,
         "realmid": "IBMid",
         "identifier": "5500000000",
         "given_name": "Mock",
@@ -69,8 +73,8 @@ fn claims() -> Value {
         "name": "Mock User",
         "email": "mock@example.com",
         "sub": "mock@example.com",
-        "authn": { "sub": "mock@example.com", "iam_id": "IBMid-5500000000", "name": "Mock User" },
-        "account": { "valid": true, "bss": "00000000000000000000000000000000", "frozen": true },
+        "authn": { "sub": "mock@example.com", "iam_id": IAM_ID, "name": "Mock User" },
+        "account": { "valid": true, "bss": ACCOUNT_ID, "frozen": true },
         "iss": "https://iam.cloud.ibm.com/identity",
         "grant_type": GRANT_TYPE,
         "scope": "ibm openid",

@@ -15,10 +15,12 @@
 //! Tokens look like JWTs, but their signatures are random bytes. Software Hub's `GET` that
 //! generates an API key kills the old one; unless a test allows it, calling it fails the test.
 
+mod accounts;
 mod answer;
 mod caller;
 mod data_products;
 mod endpoint;
+mod iam_keys;
 mod ibm_cloud;
 mod mcsp;
 mod mint;
@@ -38,6 +40,7 @@ use std::sync::{Arc, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::runtime;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio_rustls::TlsAcceptor;
@@ -48,6 +51,7 @@ pub use random::api_key;
 pub use recorded::Recorded;
 pub use script::{Fault, RetryAfter, Times};
 
+use accounts::IamKey;
 use server::{Command, Port, Shared};
 use state::State;
 use tls::Identity;
@@ -65,6 +69,11 @@ pub struct Options {
     pub token_life: Option<Duration>,
     /// Data Product Hub accepts `ZenApiKey` besides bearer tokens.
     pub accept_zen_api_key: bool,
+    /// The bearer tokens of a Software Hub user end when a new key is generated; otherwise they live on,
+    /// which of the real service nobody knows.
+    pub bearers_die_with_key: bool,
+    /// The most keys on a page of IBM Cloud's list; `None` for the 100 that IBM documents.
+    pub iam_page_len: Option<usize>,
     /// Called with every request once it is answered, or will not be.
     pub on_answer: Option<fn(&Recorded)>,
 }
@@ -171,9 +180,56 @@ impl MockPlatform {
         self.shared.state().accounts.add_hub_user(username, api_key);
     }
 
-    /// Adds an API key of IBM Cloud.
+    /// Adds an API key of IBM Cloud. All belong to one user.
     pub fn add_iam_key(&self, api_key: &str) {
-        self.shared.state().accounts.add_iam_key(api_key);
+        self.add_named_iam_key("mock", api_key);
+    }
+
+    /// Adds an API key of IBM Cloud with this name, and returns its id.
+    pub fn add_named_iam_key(&self, name: &str, api_key: &str) -> String {
+        self.shared.state().accounts.add_iam_key(IamKey::new(name, api_key))
+    }
+
+    /// Locks an API key of IBM Cloud, so that it cannot be deleted, or unlocks it.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such key.
+    pub fn set_iam_key_locked(&self, api_key: &str, locked: bool) {
+        self.change_iam_key(api_key, |key| key.locked = locked);
+    }
+
+    /// Disables an API key of IBM Cloud, so that it buys nothing, or enables it.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such key.
+    pub fn set_iam_key_disabled(&self, api_key: &str, disabled: bool) {
+        self.change_iam_key(api_key, |key| key.disabled = disabled);
+    }
+
+    /// Returns the names of the API keys of IBM Cloud, oldest first.
+    #[must_use]
+    pub fn iam_key_names(&self) -> Vec<String> {
+        self.shared.state().accounts.iam_keys.iter().map(|key| key.name.clone()).collect()
+    }
+
+    /// Returns whether `api_key` buys tokens on any platform.
+    #[must_use]
+    pub fn is_valid_key(&self, api_key: &str) -> bool {
+        self.shared.state().accounts.is_valid(api_key)
+    }
+
+    /// Gives a user of Software Hub a new key in place of the old, as if it were done in the web client,
+    /// and returns it.
+    pub fn generate_key_elsewhere(&self, username: &str) -> String {
+        self.shared.state().generate_key(username)
+    }
+
+    /// Sets what Software Hub says in `expire_at` of the keys that it generates from now on; null is
+    /// usual. In what form is not public.
+    pub fn set_expire_at(&self, expire_at: impl Into<Value>) {
+        self.shared.state().expire_at = expire_at.into();
     }
 
     /// Adds an API key of MCSP.
@@ -226,15 +282,30 @@ impl MockPlatform {
         waited.unwrap_or_else(PoisonError::into_inner).0.exchanges >= n
     }
 
+    /// Waits until there have been at least `n` requests to `endpoint`; says whether that was `within`.
+    #[must_use]
+    pub fn wait_for_requests(&self, endpoint: Endpoint, n: usize, within: Duration) -> bool {
+        let is_missing = |state: &mut State| {
+            state.requests.iter().filter(|request| endpoint.covers(request.endpoint)).count() < n
+        };
+        let waited = self.shared.arrival.wait_timeout_while(self.shared.state(), within, is_missing);
+        !waited.unwrap_or_else(PoisonError::into_inner).1.timed_out()
+    }
+
     /// Holds requests that arrive from now on until [`MockPlatform::resume`]. They are recorded
     /// and counted on arrival; scripts and answers are chosen after it.
     pub fn pause(&self) {
-        self.shared.paused.send_replace(true);
+        self.pause_at(Endpoint::Any);
+    }
+
+    /// Holds requests to `endpoint` alone, so that a test can do something before they are answered.
+    pub fn pause_at(&self, endpoint: Endpoint) {
+        self.shared.paused.send_replace(Some(endpoint));
     }
 
     /// Lets requests go on.
     pub fn resume(&self) {
-        self.shared.paused.send_replace(false);
+        self.shared.paused.send_replace(None);
     }
 
     /// Closes every connection and refuses new ones.
@@ -256,6 +327,11 @@ impl MockPlatform {
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.shared.state().violations.clone()
+    }
+
+    #[expect(clippy::expect_used, reason = "a test that names a key that is not there has failed")]
+    fn change_iam_key(&self, api_key: &str, change: impl FnOnce(&mut IamKey)) {
+        change(self.shared.state().accounts.iam_key_mut(api_key).expect("a key of IBM Cloud"));
     }
 
     /// Sends a command and waits until it is carried out.

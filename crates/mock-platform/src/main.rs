@@ -29,6 +29,8 @@ usage: dph-mock-platform [options]
   --http                  plain HTTP instead of TLS
   --self-signed           a certificate that no authority signed
   --until-stdin-closes    end when standard input does
+
+`POST /mock/web-client/generate?user=NAME` generates an API key as the button of the web client does.
 ";
 
 /// What the command line asks for.

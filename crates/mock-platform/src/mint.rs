@@ -93,6 +93,11 @@ impl Mint {
         minted
     }
 
+    /// Makes every token of `owner` worthless.
+    pub(crate) fn forget(&mut self, owner: &Owner) {
+        self.issued.retain(|_, issued| issued.owner != *owner);
+    }
+
     /// Returns whose `token` it is, while it lives.
     pub(crate) fn owner(&self, token: &str, now: SystemTime) -> Result<&Owner, BadToken> {
         let issued = self.issued.get(token).ok_or(BadToken::Unknown)?;

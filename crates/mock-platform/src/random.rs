@@ -19,6 +19,13 @@ pub(crate) fn id() -> String {
     hex(&bytes::<16>())
 }
 
+/// Returns a random UUID.
+pub(crate) fn uuid() -> String {
+    let id = id();
+    let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| id.get(group).unwrap_or_default());
+    groups.join("-")
+}
+
 /// Returns an API key in the form that Software Hub generates: 40 letters and digits.
 #[must_use]
 pub fn api_key() -> String {

@@ -42,7 +42,7 @@ impl Recorded {
                 .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
                 .collect(),
             body,
-            endpoint: Endpoint::at(head.uri.path()),
+            endpoint: Endpoint::at(head.method.as_str(), head.uri.path()),
             at: Instant::now(),
             status: None,
         }

@@ -14,8 +14,10 @@ pub enum Fault {
     Slow(Duration),
     /// No answer, on a connection that stays open.
     Hang,
-    /// The connection is closed without an answer.
+    /// The connection is closed without an answer, and nothing is done.
     DropConnection,
+    /// What was asked for is done, and then the connection is closed without an answer.
+    DropAnswer,
     /// The connection is closed after half the body that `Content-Length` announced.
     DropMidBody,
     /// 401, as the platform's JSON or as plain text.
@@ -60,7 +62,7 @@ pub enum Fault {
     AgedToken(Duration),
     /// The token that this account got last.
     SameToken,
-    /// The genuine body without its token.
+    /// The genuine body without its token or key.
     NoTokenField,
     /// The token in `accessToken`, as some pages of the documentation have it.
     AccessTokenField,
@@ -136,6 +138,8 @@ impl Fault {
         match self {
             // What these do is done before an answer is asked for.
             Self::Slow(_) | Self::Hang | Self::DropConnection => genuine(TokenForm::Usual),
+            // The server sees to it that nobody gets this answer.
+            Self::DropAnswer => genuine(TokenForm::Usual),
             Self::DropMidBody => genuine(TokenForm::Usual).cut(),
             Self::Unauthorized { json: true } => endpoint.unauthorized(now),
             Self::Unauthorized { json: false } => Answer::text(401, "Sorry you are not authorized"),
@@ -160,7 +164,7 @@ impl Fault {
             Self::AgedToken(age) => genuine(TokenForm::Aged(*age)),
             Self::SameToken => genuine(TokenForm::Same),
             Self::NoTokenField => genuine(TokenForm::Usual).edited(|body| {
-                body.retain(|name, _| !["token", "access_token", "data"].contains(&name.as_str()));
+                body.retain(|name, _| !["token", "access_token", "data", "apiKey"].contains(&name.as_str()));
             }),
             Self::AccessTokenField => genuine(TokenForm::Usual).edited(|body| {
                 if let Some(token) = body.remove("token") {

@@ -17,6 +17,7 @@ use tokio::sync::{mpsc::UnboundedReceiver, watch};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
+use crate::Endpoint;
 use crate::answer::{AnswerBody, Dropped};
 use crate::recorded::Recorded;
 use crate::script::Fault;
@@ -31,7 +32,8 @@ pub(crate) struct Shared {
     state: Mutex<State>,
     /// Told of every request that arrives.
     pub(crate) arrival: Condvar,
-    pub(crate) paused: watch::Sender<bool>,
+    /// Which endpoint holds its requests.
+    pub(crate) paused: watch::Sender<Option<Endpoint>>,
     on_answer: Option<fn(&Recorded)>,
 }
 
@@ -44,7 +46,7 @@ pub(crate) enum Command {
 
 impl Shared {
     pub(crate) fn new(state: State, on_answer: Option<fn(&Recorded)>) -> Self {
-        let (arrival, paused) = (Condvar::new(), watch::Sender::new(false));
+        let (arrival, paused) = (Condvar::new(), watch::Sender::new(None));
         Self { state: Mutex::new(state), arrival, paused, on_answer }
     }
 
@@ -68,10 +70,10 @@ impl Shared {
         }
     }
 
-    async fn resumed(&self) {
+    async fn resumed(&self, endpoint: Endpoint) {
         let mut paused = self.paused.subscribe();
         // It fails only when the sender is gone, which lives as long as `self`.
-        let _resumed = paused.wait_for(|paused| !paused).await;
+        let _resumed = paused.wait_for(|paused| !paused.is_some_and(|at| at.covers(endpoint))).await;
     }
 }
 
@@ -184,7 +186,7 @@ async fn requests(stream: impl AsyncRead + AsyncWrite + Unpin, shared: Arc<Share
 async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<AnswerBody>, Dropped> {
     let request = read(request).await?;
     let number = shared.arrived(&request);
-    shared.resumed().await;
+    shared.resumed(request.endpoint).await;
     let fault = shared.state().scripts.take(request.endpoint);
     if let Err(dropped) = withhold(fault.as_ref()).await {
         shared.answered(number, None);
@@ -194,6 +196,10 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<
         let mut state = shared.state();
         (state.answer(&request, fault.as_ref()), state.now())
     };
+    if fault == Some(Fault::DropAnswer) {
+        shared.answered(number, None);
+        return Err(Dropped);
+    }
     shared.answered(number, Some(answer.status));
     Ok(answer.into_response(now))
 }

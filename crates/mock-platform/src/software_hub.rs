@@ -7,10 +7,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
+use url::form_urlencoded;
 
 use crate::answer::Answer;
 use crate::mint::{Owner, TokenForm};
-use crate::random;
 use crate::recorded::Recorded;
 use crate::state::State;
 
@@ -69,12 +69,27 @@ pub(crate) fn generate_key(state: &mut State, request: &Recorded) -> Answer {
     let Some(username) = bearer(state, request) else {
         return unauthorized();
     };
-    let api_key = random::api_key();
-    state.accounts.add_hub_user(&username, &api_key);
-    Answer::json(
-        200,
-        json!({ "apiKey": api_key, "expire_at": null, "message": "success", "_messageCode_": "success" }),
-    )
+    generated(state, &username)
+}
+
+/// Answers `POST /mock/web-client/generate?user=NAME`, which stands for a button in the web client.
+pub(crate) fn web_client(state: &mut State, request: &Recorded) -> Answer {
+    let named = form_urlencoded::parse(request.query.as_bytes()).find(|(name, _)| name == "user");
+    match named {
+        Some((_, username)) if state.accounts.is_hub_user(&username) => generated(state, &username),
+        _ => error(404, "There is no such user."),
+    }
+}
+
+fn generated(state: &mut State, username: &str) -> Answer {
+    let api_key = state.generate_key(username);
+    let body = json!({
+        "apiKey": api_key,
+        "expire_at": state.expire_at,
+        "message": "success",
+        "_messageCode_": "success",
+    });
+    Answer::json(200, body)
 }
 
 /// Answers `GET /zen-data/v3/service_instances/{id}/token`.

@@ -1,15 +1,15 @@
 //! All that the platform knows, behind one lock, and what it answers to a request.
 
-use std::collections::{HashMap, HashSet};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
+use crate::accounts::Accounts;
 use crate::answer::Answer;
 use crate::mint::{BadToken, Mint, Minted, Owner, TokenForm};
 use crate::recorded::Recorded;
 use crate::script::{Fault, Scripts};
-use crate::{Endpoint, Options, data_products, ibm_cloud, mcsp, software_hub};
+use crate::{Endpoint, Options, data_products, iam_keys, ibm_cloud, mcsp, random, software_hub};
 
 /// All that the platform knows.
 #[derive(Debug, Default)]
@@ -23,48 +23,11 @@ pub(crate) struct State {
     pub(crate) clock_skew: i64,
     pub(crate) key_generation_allowed: bool,
     pub(crate) zen_api_key_accepted: bool,
-}
-
-/// Who may buy tokens with which key.
-#[derive(Debug, Default)]
-pub(crate) struct Accounts {
-    /// Software Hub has one key per user.
-    hub_users: HashMap<String, String>,
-    iam_keys: HashSet<String>,
-    mcsp_keys: HashSet<String>,
-}
-
-impl Accounts {
-    pub(crate) fn add_hub_user(&mut self, username: &str, api_key: &str) {
-        self.hub_users.insert(username.to_owned(), api_key.to_owned());
-    }
-
-    pub(crate) fn add_iam_key(&mut self, api_key: &str) {
-        self.iam_keys.insert(api_key.to_owned());
-    }
-
-    pub(crate) fn add_mcsp_key(&mut self, api_key: &str) {
-        self.mcsp_keys.insert(api_key.to_owned());
-    }
-
-    pub(crate) fn is_hub_key(&self, username: &str, api_key: &str) -> bool {
-        self.hub_users.get(username).is_some_and(|known| known == api_key)
-    }
-
-    pub(crate) fn is_iam_key(&self, api_key: &str) -> bool {
-        self.iam_keys.contains(api_key)
-    }
-
-    pub(crate) fn is_mcsp_key(&self, api_key: &str) -> bool {
-        self.mcsp_keys.contains(api_key)
-    }
-
-    /// Makes `api_key` worthless wherever it is known.
-    pub(crate) fn revoke(&mut self, api_key: &str) {
-        self.hub_users.retain(|_, known| known != api_key);
-        self.iam_keys.remove(api_key);
-        self.mcsp_keys.remove(api_key);
-    }
+    /// What Software Hub says in `expire_at` of a new key.
+    pub(crate) expire_at: Value,
+    bearers_die_with_key: bool,
+    /// The most keys on a page of IBM Cloud's list.
+    pub(crate) iam_page_len: usize,
 }
 
 impl State {
@@ -72,6 +35,8 @@ impl State {
         Self {
             mint: Mint::new(options.token_life),
             zen_api_key_accepted: options.accept_zen_api_key,
+            bearers_die_with_key: options.bearers_die_with_key,
+            iam_page_len: options.iam_page_len.unwrap_or(iam_keys::MAX_PAGE_LEN),
             ..Self::default()
         }
     }
@@ -116,9 +81,24 @@ impl State {
             Endpoint::GenerateKey => software_hub::generate_key(self, request),
             Endpoint::InstanceToken => software_hub::instance_token(self, request, form),
             Endpoint::IamToken => ibm_cloud::token(self, request, form),
+            Endpoint::IamKeyDetails => iam_keys::details(self, request),
+            Endpoint::ListIamKeys => iam_keys::list(self, request),
+            Endpoint::CreateIamKey => iam_keys::create(self, request),
+            Endpoint::DeleteIamKey => iam_keys::delete(self, request),
+            Endpoint::WebClient => software_hub::web_client(self, request),
             Endpoint::McspToken => mcsp::token(self, request, form),
             Endpoint::DataProducts => data_products::list(self, request),
         }
+    }
+
+    /// Gives a user of Software Hub a new key in place of the old, and returns it.
+    pub(crate) fn generate_key(&mut self, username: &str) -> String {
+        let api_key = random::api_key();
+        self.accounts.add_hub_user(username, &api_key);
+        if self.bearers_die_with_key {
+            self.mint.forget(&Owner::SoftwareHub { username: username.to_owned() });
+        }
+        api_key
     }
 
     /// Returns a token for `owner`.

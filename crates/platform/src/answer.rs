@@ -2,30 +2,73 @@
 
 use std::time::SystemTime;
 
-use reqwest::header::{CONTENT_TYPE, DATE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER};
+use bytes::Bytes;
+use reqwest::{
+    Method,
+    header::{AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER},
+};
 use serde::{Serialize, de::DeserializeOwned};
 use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{Cause, IamCode, Misconfiguration, PlatformError, Refusal, RetryAfter, Token, TokenText, life};
 
-/// A `POST` that carries a key, in memory that is wiped.
+/// A request that carries a secret, in memory that is wiped.
 pub(crate) struct Request {
+    pub(crate) method: Method,
     pub(crate) url: Url,
-    pub(crate) content_type: &'static str,
+    pub(crate) headers: HeaderMap,
+    /// Empty where the method has none.
     pub(crate) body: Zeroizing<Vec<u8>>,
 }
 
 impl Request {
-    /// Makes a request with a JSON body, of which `texts_len` bytes are texts from outside.
+    /// Makes a request without a body.
+    pub(crate) fn new(method: Method, url: Url) -> Self {
+        Self { method, url, headers: HeaderMap::new(), body: Zeroizing::default() }
+    }
+
+    /// Makes a `POST` with a body of this type.
+    pub(crate) fn post(url: Url, content_type: &'static str, body: Zeroizing<Vec<u8>>) -> Self {
+        let headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static(content_type))]);
+        Self { method: Method::POST, url, headers, body }
+    }
+
+    /// Makes a `POST` with a JSON body, of which `texts_len` bytes are texts from outside.
     #[expect(clippy::expect_used, reason = "structs of strings always serialize")]
     pub(crate) fn json(url: Url, body: &impl Serialize, texts_len: usize) -> Self {
         // Room for the longest escape of each byte and for the names around them, so that the
         // buffer does not move and leave a copy of the key behind.
         let mut bytes = Zeroizing::new(Vec::with_capacity(6 * texts_len + 128));
         serde_json::to_writer(&mut *bytes, body).expect("a struct of strings");
-        Self { url, content_type: "application/json", body: bytes }
+        Self::post(url, "application/json", bytes)
     }
+
+    /// Adds a header that holds a secret; `None` if that cannot stand in a header.
+    ///
+    /// The value stays in the memory that it is given in, which is wiped when the request is dropped.
+    pub(crate) fn with_secret(mut self, name: HeaderName, value: Zeroizing<Vec<u8>>) -> Option<Self> {
+        let mut value = HeaderValue::from_maybe_shared(Bytes::from_owner(value)).ok()?;
+        value.set_sensitive(true);
+        self.headers.insert(name, value);
+        Some(self)
+    }
+
+    /// Adds the header that a bearer token travels in.
+    pub(crate) fn with_bearer(self, bearer: &TokenText) -> Result<Self, Misconfiguration> {
+        if !bearer.is_header_safe() {
+            return Err(Misconfiguration::BadToken);
+        }
+        let value = joined(&["Bearer ", bearer.expose()]);
+        self.with_secret(AUTHORIZATION, value).ok_or(Misconfiguration::BadToken)
+    }
+}
+
+/// Puts a secret together at once in its last place, so that no part of it stays behind elsewhere.
+pub(crate) fn joined(parts: &[&str]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+    parts.iter().for_each(|part| bytes.extend_from_slice(part.as_bytes()));
+    bytes
 }
 
 /// What a server answered, as far as anybody here looks at it.
@@ -48,6 +91,8 @@ pub(crate) enum Body {
     TooLarge,
     /// The connection broke; known only where the status alone already tells what to do.
     Broken,
+    /// It was thrown away as it came.
+    Unread,
 }
 
 impl Answer {
@@ -67,7 +112,7 @@ impl Answer {
         }
     }
 
-    /// Whether there should be a token in it.
+    /// Whether there should be in it what was asked for.
     pub(crate) fn is_success(&self) -> bool {
         (200..300).contains(&self.status)
     }
@@ -124,7 +169,7 @@ impl Answer {
         }
     }
 
-    fn nonsense(&self) -> Misconfiguration {
+    pub(crate) fn nonsense(&self) -> Misconfiguration {
         if self.is_html {
             return Misconfiguration::WebPage { url: self.url.to_string(), status: self.status };
         }
@@ -136,7 +181,7 @@ impl Body {
     fn bytes(&self) -> &[u8] {
         match self {
             Self::Whole(bytes) => bytes,
-            Self::TooLarge | Self::Broken => &[],
+            Self::TooLarge | Self::Broken | Self::Unread => &[],
         }
     }
 }
@@ -150,8 +195,6 @@ fn origin(from: &Url, location: &str) -> Option<String> {
 #[cfg(test)]
 pub(crate) mod tests {
     use std::time::Duration;
-
-    use reqwest::header::HeaderValue;
 
     use super::*;
 
@@ -230,5 +273,25 @@ pub(crate) mod tests {
         let request = Request::json(url, &[&worst], worst.len());
         assert_eq!(request.body.capacity(), 6 * 100 + 128);
         assert_eq!(request.body.len(), 6 * 100 + 4);
+    }
+
+    #[test]
+    fn a_secret_in_a_header_keeps_its_place_in_memory_and_is_not_printed() {
+        let secret = joined(&["Basic ", "s3cret"]);
+        let place = secret.as_ptr();
+        let request = Request::new(Method::GET, Url::parse(URL).unwrap());
+        let request = request.with_secret(AUTHORIZATION, secret).unwrap();
+        let value = &request.headers[AUTHORIZATION];
+        assert_eq!((value.as_bytes(), value.as_bytes().as_ptr()), (&b"Basic s3cret"[..], place));
+        assert!(!format!("{value:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn what_would_end_a_header_does_not_get_into_one() {
+        for bad in ["", "a b", "a\r\nx: y", "ä"] {
+            let request = Request::new(Method::GET, Url::parse(URL).unwrap());
+            let refused = request.with_bearer(&TokenText::new(bad.into())).err();
+            assert_eq!(refused, Some(Misconfiguration::BadToken), "{bad}");
+        }
     }
 }

@@ -6,8 +6,15 @@ use url::{Host, Url};
 
 /// Ends of paths that a service's documentation tells users to configure; any other path that was
 /// pasted comes from a browser.
-const API_PATHS: [&str; 6] =
-    ["/icp4d-api", "/v1/authorize", "/identity", "/identity/token", "/siusermgr", "/apikeys/token"];
+const API_PATHS: [&str; 7] = [
+    "/icp4d-api",
+    "/v1/authorize",
+    "/zen-data",
+    "/identity",
+    "/identity/token",
+    "/siusermgr",
+    "/apikeys/token",
+];
 
 /// The address of a service: `https`, or `http` to a loopback address; no user, query or fragment.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -199,6 +206,7 @@ mod tests {
             ("https://cpd.example.com/", "https://cpd.example.com", false),
             ("https://cpd.example.com/icp4d-api", "https://cpd.example.com/icp4d-api", false),
             ("https://mcsp.example.com/siusermgr/", "https://mcsp.example.com/siusermgr", false),
+            ("https://cpd.example.com/zen-data/", "https://cpd.example.com/zen-data", false),
         ] {
             let (url, was_changed) = BaseUrl::clean(pasted).unwrap();
             assert_eq!((url.as_str(), was_changed), (clean, changed), "{pasted}");

@@ -197,6 +197,9 @@ pub enum Misconfiguration {
     /// The answer has no token.
     #[error("the answer holds no token")]
     NoToken,
+    /// The answer has no API key.
+    #[error("the answer holds no usable key")]
+    NoKey,
     /// The answer's token cannot stand in a header.
     #[error("the answer's token is not a bearer token")]
     BadToken,

@@ -8,15 +8,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use reqwest::{
-    Client, Response,
-    header::{ACCEPT, CONTENT_TYPE},
-    redirect, retry,
-};
+use reqwest::{Client, Response, header::ACCEPT, redirect, retry};
+use url::Url;
 use zeroize::Zeroizing;
 
 use crate::{
-    Cause, Misconfiguration, PlatformError, Probe, Target, Verdict,
+    CallError, Cause, Misconfiguration, PlatformError, Probe, Target, Verdict,
     answer::{Answer, Body, Request},
     tls::{self, Seen},
 };
@@ -38,28 +35,46 @@ pub(crate) struct Timeouts {
 pub(crate) const TIMEOUTS: Timeouts =
     Timeouts { connect: Duration::from_secs(10), total: Duration::from_secs(30) };
 
-/// Sends a request that carries a key, and reads the answer.
-pub(crate) async fn send(
-    target: &Target,
-    request: Request,
-    timeouts: Timeouts,
-) -> Result<Answer, PlatformError> {
-    let response = client(target, Seen::default(), timeouts)
-        .await?
-        .post(request.url.clone())
-        .header(CONTENT_TYPE, request.content_type)
-        .header(ACCEPT, "application/json")
-        .body(Bytes::from_owner(request.body))
-        .send()
-        .await
-        .map_err(failure)?;
+/// Sends a request that carries a secret, and reads the answer.
+pub(crate) async fn send(target: &Target, request: Request, timeouts: Timeouts) -> Result<Answer, CallError> {
+    let (url, response) = ask(target, request, timeouts).await?;
     let (status, headers) = (response.status(), response.headers().clone());
     let body = match read(response).await {
         Ok(body) => body,
-        Err(error) if status.is_success() => return Err(failure(error)),
+        Err(error) if status.is_success() => return Err(CallError::Unclear(failure(error))),
         Err(_) => Body::Broken,
     };
-    Ok(Answer::new(request.url, status.as_u16(), &headers, body))
+    Ok(Answer::new(url, status.as_u16(), &headers, body))
+}
+
+/// Sends a request whose answer's body is for nobody, and hangs up on it.
+pub(crate) async fn send_unheard(
+    target: &Target,
+    request: Request,
+    timeouts: Timeouts,
+) -> Result<Answer, CallError> {
+    let (url, response) = ask(target, request, timeouts).await?;
+    Ok(Answer::new(url, response.status().as_u16(), response.headers(), Body::Unread))
+}
+
+/// Sends a request on a connection of its own, once, and returns as soon as the answer's head is there.
+async fn ask(target: &Target, request: Request, timeouts: Timeouts) -> Result<(Url, Response), CallError> {
+    let Request { method, url, headers, body } = request;
+    let client = client(target, Seen::default(), timeouts).await.map_err(CallError::NotSent)?;
+    let mut builder = client.request(method, url.clone()).headers(headers).header(ACCEPT, "application/json");
+    if !body.is_empty() {
+        builder = builder.body(Bytes::from_owner(body));
+    }
+    let response = builder.send().await.map_err(unanswered)?;
+    Ok((url, response))
+}
+
+/// Tells whether a request without an answer may have reached the platform. The library has a kind of
+/// its own for all that fails before its first byte is written: name, connection, tunnel, handshake.
+fn unanswered(error: reqwest::Error) -> CallError {
+    let unsent = error.is_connect() || error.is_builder();
+    let error = failure(error);
+    if unsent { CallError::NotSent(error) } else { CallError::Unclear(error) }
 }
 
 /// Connects, asks for `/`, and tells what certificate was shown.
@@ -170,7 +185,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::{ApiKey, BaseUrl, CaBundle, Kind, Proxy, Token, Trust};
+    use crate::{ApiKey, BaseUrl, CaBundle, KeyCalls, Kind, Proxy, Token, TokenText, Trust};
 
     const SHORT: Timeouts =
         Timeouts { connect: Duration::from_millis(500), total: Duration::from_millis(300) };
@@ -233,6 +248,143 @@ mod tests {
         ] {
             assert!(head.to_ascii_lowercase().contains(&header.to_ascii_lowercase()), "{head}");
         }
+    }
+
+    fn bearer() -> TokenText {
+        TokenText::new("the-token".into())
+    }
+
+    fn hub(address: SocketAddr) -> Target {
+        let kind = Kind::SoftwareHub { username: "alice".into(), instance: None };
+        Target { kind, ..target(address) }
+    }
+
+    /// Asks for a new key.
+    async fn generate(target: &Target) -> Result<crate::Generated, CallError> {
+        match target.key_calls() {
+            KeyCalls::SoftwareHub(keys) => keys.generate(&bearer()).await,
+            KeyCalls::IbmCloud(_) | KeyCalls::None => panic!("not a software hub"),
+        }
+    }
+
+    /// Asks for a new key and does not listen.
+    async fn discard(target: &Target) -> Result<(), CallError> {
+        match target.key_calls() {
+            KeyCalls::SoftwareHub(keys) => keys.generate_and_discard(&bearer()).await,
+            KeyCalls::IbmCloud(_) | KeyCalls::None => panic!("not a software hub"),
+        }
+    }
+
+    /// Reads a request without a body.
+    async fn head(stream: &mut TcpStream) -> String {
+        let mut seen = Vec::new();
+        while !seen.ends_with(b"\r\n\r\n") {
+            assert_ne!(stream.read_buf(&mut seen).await.unwrap(), 0, "a whole request comes first");
+        }
+        String::from_utf8(seen).unwrap()
+    }
+
+    fn is_unasked(listener: TcpListener) -> bool {
+        let nobody = listener.into_std().unwrap().accept().map_err(|error| error.kind());
+        nobody.err() == Some(io::ErrorKind::WouldBlock)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_cut_off_after_it_was_read_is_unclear_and_never_made_again() {
+        for answer in ["", "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{\"api"] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let target = hub(listener.local_addr().unwrap());
+            let server = async {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let asked = head(&mut stream).await;
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                asked
+            };
+            let (outcome, asked) = tokio::join!(generate(&target), server);
+            assert!(matches!(outcome, Err(CallError::Unclear(_))), "{outcome:?}");
+            assert!(asked.starts_with("GET /usermgmt/v1/user/apiKey HTTP/1.1\r\n"), "{asked}");
+            assert!(!asked.to_ascii_lowercase().contains("content-length"), "{asked}");
+            assert!(is_unasked(listener), "the call was made twice");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_call_that_is_not_answered_in_time_is_unclear() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap());
+        let request = Request::new(reqwest::Method::GET, target.auth_url.with_path("/x"));
+        let outcome = send(&target, request, SHORT).await.err();
+        assert_eq!(outcome, Some(CallError::Unclear(unreachable(Cause::TimedOut))));
+        assert!(!is_unasked(listener));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_met_no_server_was_not_made() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let refused = unreachable(Cause::Network(io::ErrorKind::ConnectionRefused));
+        assert_eq!(generate(&hub(gone)).await, Err(CallError::NotSent(refused)));
+        let elsewhere = |url: &str| Target {
+            auth_url: BaseUrl::parse(url).unwrap(),
+            trust: Trust::Pin(pin()),
+            ..hub(gone)
+        };
+        let nameless = elsewhere("https://no-such-host.invalid");
+        assert_eq!(generate(&nameless).await, Err(CallError::NotSent(unreachable(Cause::Dns))));
+        let proxy = Proxy::Url(gone.to_string().parse().unwrap());
+        let behind = Target { proxy, ..elsewhere("https://cpd.example.com") };
+        assert_eq!(generate(&behind).await, Err(CallError::NotSent(unreachable(Cause::Proxy))));
+        let bad = TokenText::new("a\nb".into());
+        let target = hub(gone);
+        let KeyCalls::SoftwareHub(keys) = target.key_calls() else { panic!("not a software hub") };
+        assert_eq!(keys.generate(&bad).await, Err(CallError::NotSent(Misconfiguration::BadToken.into())));
+    }
+
+    #[tokio::test]
+    async fn a_key_that_nobody_wants_is_not_waited_for() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = hub(listener.local_addr().unwrap());
+        let server = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            head(&mut stream).await;
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n").await.unwrap();
+            // What is hung up on reads as its end, whether or not as a clean one.
+            stream.read(&mut [0]).await.unwrap_or_default()
+        };
+        let (outcome, more) = tokio::join!(discard(&target), server);
+        assert_eq!((outcome, more), (Ok(()), 0));
+    }
+
+    /// Lists keys at a server that answers so to each request; returns the queries, too.
+    async fn find(pages: &[&str]) -> (Result<usize, PlatformError>, Vec<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let target = target(listener.local_addr().unwrap());
+        let KeyCalls::IbmCloud(keys) = target.key_calls() else { panic!("not IBM Cloud") };
+        let server = async {
+            let mut asked = Vec::new();
+            for page in pages {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let query = head(&mut stream).await;
+                asked.push(query.split(' ').nth(1).unwrap().to_owned());
+                stream.write_all(&answer("200 OK", page)).await.unwrap();
+            }
+            asked
+        };
+        let token = bearer();
+        let (found, asked) = tokio::join!(keys.find(&token, "1f2e", "IBMid-5", "laptop"), server);
+        assert!(is_unasked(listener));
+        (found.map(|found| found.len()), asked)
+    }
+
+    #[tokio::test]
+    async fn a_list_is_followed_page_by_page_to_its_end_and_no_further_than_that() {
+        let key = r#"{"id":"ApiKey-1","name":"laptop","iam_id":"IBMid-5","account_id":"1f2e"}"#;
+        let first = format!(r#"{{"next":"https://other.example.com/?pagetoken=two","apikeys":[{key}]}}"#);
+        let last = format!(r#"{{"apikeys":[{key}]}}"#);
+        let (found, asked) = find(&[&first, &last]).await;
+        assert_eq!(found, Ok(2));
+        assert!(!asked[0].contains("pagetoken") && asked[1].ends_with("&pagetoken=two"), "{asked:?}");
+        let (endless, _) = find(&[&*first; 20]).await;
+        assert_eq!(endless, Err(Misconfiguration::TooLarge.into()));
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! IBM Cloud: a key for a token of IAM.
 
+pub(crate) mod keys;
 mod wire;
 
 use url::form_urlencoded::Serializer;
@@ -22,7 +23,7 @@ const GRANT_TYPE: &str = "urn:ibm:params:oauth:grant-type:apikey";
 impl Platform for IbmCloud {
     fn request(&self, auth_url: &BaseUrl, key: &ApiKey) -> Result<Request, Misconfiguration> {
         let url = auth_url.with_path(&format!("{}/identity/token", front_door(auth_url.path())));
-        Ok(Request { url, content_type: "application/x-www-form-urlencoded", body: form(key) })
+        Ok(Request::post(url, "application/x-www-form-urlencoded", form(key)))
     }
 
     fn read(&self, answer: &Answer) -> Result<Token, PlatformError> {
@@ -54,7 +55,7 @@ fn form(key: &ApiKey) -> Zeroizing<Vec<u8>> {
 
 fn failure(answer: &Answer) -> PlatformError {
     let failed: wire::Failed = answer.parse().unwrap_or_default();
-    let code = failed.error_code.as_deref().and_then(IamCode::parse);
+    let code = failed.code().and_then(IamCode::parse);
     match (answer.status, code) {
         (400 | 401, Some(code)) if is_about_the_key(code) => {
             PlatformError::Refused { reason: Refusal::Code(code) }
@@ -88,7 +89,7 @@ mod tests {
         ] {
             let request = IbmCloud.request(&BaseUrl::parse(auth_url).unwrap(), &key).unwrap();
             assert_eq!(request.url.as_str(), "https://iam.cloud.ibm.com/identity/token");
-            assert_eq!(request.content_type, "application/x-www-form-urlencoded");
+            assert_eq!(request.headers["content-type"], "application/x-www-form-urlencoded");
             assert_eq!(
                 String::from_utf8_lossy(&request.body),
                 "grant_type=urn%3Aibm%3Aparams%3Aoauth%3Agrant-type%3Aapikey&response_type=cloud_iam\

@@ -4,14 +4,19 @@
 //! decides whom a key is sent to. [`Target::buy_token`] makes one HTTP request over a connection
 //! of its own and reads the answer into a [`Token`] or a [`PlatformError`], which is typed by who
 //! must act. The server's words never reach an error: they could repeat the key.
+//!
+//! [`Target::key_calls`] leads to what a platform can do with keys themselves. What changes something
+//! there fails with a [`CallError`], which tells whether it may have been done all the same.
 #![forbid(unsafe_code)]
 
 mod answer;
 mod base_url;
+mod call_error;
 mod certificate;
 mod error;
 mod http;
 mod ibm_cloud;
+mod key_calls;
 mod life;
 mod mcsp;
 mod proxy;
@@ -19,21 +24,30 @@ mod scope;
 mod secret;
 mod software_hub;
 mod text;
+mod time;
 mod tls;
 mod trust;
 
 pub use base_url::{BaseUrl, UrlError};
+pub use call_error::CallError;
 pub use certificate::{Certificate, Verdict};
 pub use error::{Cause, IamCode, Misconfiguration, PlatformError, Refusal, RetryAfter};
+pub use ibm_cloud::keys::{Deletion, IamKeys, KeyDetails, KeyId, KeyIdError, NewKey};
+pub use key_calls::KeyCalls;
 pub use proxy::{Proxy, ProxyEnv, ProxyUrl};
 pub use scope::{Scope, ScopeError};
-pub use secret::{ApiKey, Token, TokenText};
+pub use secret::{ApiKey, HeaderText, Token, TokenText};
+pub use software_hub::{
+    instance::{InstanceId, InstanceIdError},
+    keys::{Generated, HubKeys},
+    pair::zen_header,
+};
 pub use trust::{CaBundle, CaBundleError, Fingerprint, FingerprintError, Trust};
 
 use answer::{Answer, Request};
 use ibm_cloud::IbmCloud;
 use mcsp::Mcsp;
-use software_hub::SoftwareHub;
+use software_hub::{SoftwareHub, instance::Instance};
 
 /// Names a platform and everything that decides whom a key is sent to.
 #[derive(Clone, Debug, PartialEq)]
@@ -55,6 +69,8 @@ pub enum Kind {
     SoftwareHub {
         /// Whose key it is.
         username: String,
+        /// The service instance that tokens are for; none: the platform.
+        instance: Option<InstanceId>,
     },
     /// IBM Cloud, where IAM sells the tokens.
     IbmCloud,
@@ -78,7 +94,7 @@ impl Target {
     /// Returns whose key it is, where the platform wants to know.
     pub fn username(&self) -> Option<&str> {
         match &self.kind {
-            Kind::SoftwareHub { username } => Some(username),
+            Kind::SoftwareHub { username, .. } => Some(username),
             Kind::IbmCloud | Kind::Mcsp { .. } => None,
         }
     }
@@ -110,6 +126,11 @@ impl Target {
         platform.read(&answer)
     }
 
+    /// Returns what this platform can do with a key besides selling tokens for it.
+    pub fn key_calls(&self) -> KeyCalls<'_> {
+        KeyCalls::of(self)
+    }
+
     /// Connects, looks at the server's certificate, and asks for `/` without any secret.
     ///
     /// A certificate that is not trusted is reported like any other, as
@@ -126,7 +147,8 @@ impl Target {
 impl Kind {
     fn platform(&self) -> Box<dyn Platform + Send + Sync + '_> {
         match self {
-            Self::SoftwareHub { username } => Box::new(SoftwareHub { username }),
+            Self::SoftwareHub { username, instance: None } => Box::new(SoftwareHub { username }),
+            Self::SoftwareHub { username, instance: Some(id) } => Box::new(Instance { username, id }),
             Self::IbmCloud => Box::new(IbmCloud),
             Self::Mcsp { scope } => Box::new(Mcsp { scope: scope.as_ref() }),
         }

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::text::is_path_segment;
+
 const COLLECTIONS: [&str; 3] = ["accounts", "subscriptions", "services"];
 
 /// Names an account, a subscription or a service, as in `services/1234`.
@@ -33,12 +35,6 @@ impl fmt::Display for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.collection, self.id)
     }
-}
-
-/// An id becomes part of a path, so nothing in it may end its segment or climb out of it.
-fn is_path_segment(id: &str) -> bool {
-    id.bytes().any(|byte| byte != b'.')
-        && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~:".contains(&byte))
 }
 
 #[cfg(test)]

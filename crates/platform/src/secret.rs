@@ -33,6 +33,12 @@ macro_rules! secret_text {
             }
         }
 
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer).map(Self::new)
+            }
+        }
+
         impl PartialEq for $name {
             fn eq(&self, other: &Self) -> bool {
                 self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
@@ -59,6 +65,11 @@ secret_text! {
     TokenText
 }
 
+secret_text! {
+    /// The value of an `Authorization` header.
+    HeaderText
+}
+
 impl ApiKey {
     /// A line break read along with a key would be sent escaped, and refused for no visible reason.
     pub(crate) fn is_sendable(&self) -> bool {
@@ -70,12 +81,6 @@ impl TokenText {
     /// Whether it can stand in an `Authorization` header, and nothing can follow it there.
     pub(crate) fn is_header_safe(&self) -> bool {
         !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic())
-    }
-}
-
-impl<'de> Deserialize<'de> for TokenText {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer).map(Self::new)
     }
 }
 

@@ -1,5 +1,8 @@
 //! IBM Software Hub, formerly Cloud Pak for Data: a user name and a key for a JWT.
 
+pub(crate) mod instance;
+pub(crate) mod keys;
+pub(crate) mod pair;
 mod wire;
 
 use crate::{
@@ -28,10 +31,11 @@ impl Platform for SoftwareHub<'_> {
     }
 }
 
-/// Takes off what IBM's SDKs want in their `AUTH_URL`: `/icp4d-api`, some with `/v1/authorize`.
+/// Takes off what IBM's SDKs want in their `AUTH_URL`: `/icp4d-api`, some with `/v1/authorize`; for a
+/// service instance `/zen-data`.
 fn front_door(path: &str) -> &str {
     let path = path.strip_suffix("/v1/authorize").unwrap_or(path);
-    path.strip_suffix("/icp4d-api").unwrap_or(path)
+    ["/icp4d-api", "/zen-data"].into_iter().find_map(|end| path.strip_suffix(end)).unwrap_or(path)
 }
 
 /// A request that does not validate is answered like a crash, and told apart by its code.
@@ -66,10 +70,11 @@ mod tests {
             "https://cpd.example.com",
             "https://cpd.example.com/icp4d-api/",
             "https://cpd.example.com/icp4d-api/v1/authorize",
+            "https://cpd.example.com/zen-data",
         ] {
             let request = ALICE.request(&BaseUrl::parse(auth_url).unwrap(), &key).unwrap();
             assert_eq!(request.url.as_str(), "https://cpd.example.com/icp4d-api/v1/authorize");
-            assert_eq!(request.content_type, "application/json");
+            assert_eq!(request.headers["content-type"], "application/json");
             assert_eq!(*request.body, br#"{"username":"alice","api_key":"k\"ey"}"#);
         }
     }

@@ -130,7 +130,7 @@ impl Profile {
     /// Returns the user, where the platform needs a name.
     pub fn username(&self) -> Option<&str> {
         match &self.kind {
-            Kind::SoftwareHub { username } => Some(username),
+            Kind::SoftwareHub { username, .. } => Some(username),
             Kind::IbmCloud | Kind::Mcsp { .. } => None,
         }
     }
@@ -180,7 +180,7 @@ fn kind_of(platform: PlatformKind, settings: &Settings) -> Result<Kind, SettingE
         return Err(SettingError::new("scope", "only mcsp has scopes: leave it out"));
     }
     match platform {
-        PlatformKind::SOFTWARE_HUB => Ok(Kind::SoftwareHub { username: user(username)? }),
+        PlatformKind::SOFTWARE_HUB => Ok(Kind::SoftwareHub { username: user(username)?, instance: None }),
         PlatformKind::IBM_CLOUD => Ok(Kind::IbmCloud),
         PlatformKind::MCSP => Ok(Kind::Mcsp { scope: optional("scope", scope)? }),
         other => {

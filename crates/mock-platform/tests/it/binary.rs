@@ -71,6 +71,23 @@ fn the_key_it_made_buys_a_token_and_shows_in_no_line() {
 }
 
 #[test]
+fn a_key_can_be_generated_as_the_web_client_does() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("api-key"), "my-own-key\n").unwrap();
+    let mut program = Program::start(folder.path(), &[]);
+    let generate = |user| {
+        let head = format!("POST /mock/web-client/generate?user={user} HTTP/1.1\r\nContent-Length: 0\r\n");
+        client::exchange(client::tcp_to(&program.url).unwrap(), &head, "").unwrap()
+    };
+    assert_eq!(generate("nobody").status, 404);
+    let new = generate("demo").json()["apiKey"].as_str().unwrap().to_owned();
+    assert_eq!((program.buy("demo", "my-own-key"), program.buy("demo", &new)), (401, 200));
+    drop(program.child.stdin.take());
+    let (log, _) = program.end();
+    assert!(!log.contains(&new), "{log}");
+}
+
+#[test]
 fn a_key_that_is_there_is_used() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("api-key"), "my-own-key\n").unwrap();

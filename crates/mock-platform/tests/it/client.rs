@@ -45,6 +45,17 @@ pub(crate) fn post(
     exchange(connect(platform)?, &format!("POST {path} HTTP/1.1\r\n{headers}"), body)
 }
 
+/// Makes a request with these headers, each on a line that ends in CR and LF.
+pub(crate) fn request(
+    platform: &MockPlatform,
+    line: &str,
+    headers: &str,
+    body: &str,
+) -> io::Result<Response> {
+    let len = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    exchange(connect(platform)?, &format!("{line} HTTP/1.1\r\n{headers}{len}"), body)
+}
+
 pub(crate) fn get(platform: &MockPlatform, path: &str, authorization: &str) -> io::Result<Response> {
     exchange(connect(platform)?, &format!("GET {path} HTTP/1.1\r\nAuthorization: {authorization}\r\n"), "")
 }

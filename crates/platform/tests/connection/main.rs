@@ -1,6 +1,7 @@
 //! How a key travels: to which server, which way, and seen by whom.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod keys;
 mod proxy;
 mod support;
 mod trust;
@@ -13,7 +14,7 @@ use support::{Authority, Server, TOKEN, key, params};
 async fn every_platform_sells_a_token_over_tls() {
     let authority = Authority::new();
     for (kind, path) in [
-        (Kind::SoftwareHub { username: "alice".into() }, "/icp4d-api/v1/authorize"),
+        (Kind::SoftwareHub { username: "alice".into(), instance: None }, "/icp4d-api/v1/authorize"),
         (Kind::IbmCloud, "/identity/token"),
         (Kind::Mcsp { scope: None }, "/api/2.0/apikeys/token"),
         (Kind::Mcsp { scope: "services/1".parse().ok() }, "/api/2.0/services/1/apikeys/token?"),

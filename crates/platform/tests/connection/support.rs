@@ -21,6 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 pub(crate) const KEY: &str = "s3cret-api-key";
 pub(crate) const TOKEN: &str = "the-token";
+pub(crate) const NEW_KEY: &str = "n3w-s3cret-api-key";
 
 pub(crate) fn key() -> ApiKey {
     ApiKey::new(KEY.into())
@@ -97,7 +98,7 @@ fn is_whole(request: &[u8]) -> bool {
     request.strip_suffix(b"\"}").unwrap_or(request).ends_with(KEY.as_bytes())
 }
 
-/// A platform that sells one token to everybody, until the test ends.
+/// A platform that has one answer for everybody, until the test ends: it fits every request.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
     /// What it was sent, decrypted.
@@ -131,7 +132,10 @@ impl Server {
 async fn serve(acceptor: TlsAcceptor, stream: TcpStream, received: Record) {
     let Ok(mut stream) = acceptor.accept(stream).await else { return };
     if received.read_request(&mut stream).await {
-        let body = format!(r#"{{"access_token":"{TOKEN}","token":"{TOKEN}","expires_in":60}}"#);
+        let body = format!(
+            r#"{{"access_token":"{TOKEN}","token":"{TOKEN}","expires_in":60,"data":{{"token":"{TOKEN}"}},
+               "apiKey":"{NEW_KEY}","id":"ApiKey-1","name":"n","iam_id":"i","account_id":"a","apikeys":[]}}"#
+        );
         let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
         stream.write_all(answer.as_bytes()).await.unwrap();
     }
