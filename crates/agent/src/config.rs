@@ -13,6 +13,7 @@ pub use file::{ConfigError, ConfigFile, Edit};
 pub use profile::{Profile, ProfileName, ProxySetting, SettingError, merged};
 pub use read::{Fault, parse};
 
+use crate::audit::Mode;
 use crate::error::Problem;
 use crate::lock::AutoLock;
 
@@ -25,6 +26,8 @@ pub struct Config {
     pub allow_uid: Vec<u32>,
     /// When the agent locks by itself.
     pub auto_lock: AutoLock,
+    /// What becomes of the audit log.
+    pub audit: Mode,
     /// The profiles by name.
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
 }

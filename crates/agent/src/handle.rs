@@ -75,6 +75,7 @@ pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
         Request::Lock(request) => Wiping::new(lock(request, desk)).await,
         Request::Unlock(request) => Wiping::new(unlock(request, desk)).await,
         Request::LockState => lock_state(Vec::new(), desk).await,
+        Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Stop => {
             info!("a client asked to stop");
             desk.stop.cancel();

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{error, warn};
 
+use crate::audit::{Audit, account};
 use crate::binding::{Binding, Bindings};
 use crate::clock::{Alarm, Clock, Ring, Steady};
 use crate::config::{Config, Profile, ProfileName};
@@ -57,6 +58,8 @@ pub struct Surroundings {
     pub pool: Pool,
     /// What keys that are read were given for.
     pub bindings: Arc<Bindings>,
+    /// Where what happens is recorded.
+    pub audit: Audit,
     /// The proxies of the environment.
     pub proxies: ProxyEnv,
 }
@@ -209,6 +212,7 @@ impl Vault {
             entry.key = finished.key;
         }
         report(&name, entry, &finished.outcome);
+        account::exchange(&name, &finished.outcome, &self.surroundings);
         let effects = entry.freshness.finished(finished.outcome, now, dice());
         self.carry_out(&name, effects);
     }
@@ -264,6 +268,7 @@ impl Vault {
     }
 
     fn apply(&mut self, config: Arc<Config>, why: Why) {
+        self.surroundings.audit.set_mode(config.audit, self.surroundings.clock.wall());
         if self.keeper.lock.is_locked() {
             self.config = config;
             return;

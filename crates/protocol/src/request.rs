@@ -38,6 +38,8 @@ messages! {
         Unlock(Unlock) = 0x001d "unlock",
         /// Is the agent locked, and does opening it take a passphrase?
         LockState = 0x001e "lock-state",
+        /// How does the audit log stand?
+        AuditState = 0x0040 "audit-state",
     }
 }
 
@@ -60,7 +62,8 @@ impl Request {
             | Self::Remove(_)
             | Self::Refresh(_)
             | Self::Stop
-            | Self::LockState => false,
+            | Self::LockState
+            | Self::AuditState => false,
         }
     }
 }

@@ -3,10 +3,10 @@
 
 use dph_agent_protocol::frame::{Frame, HEADER_LEN, Header, split_frame};
 use dph_agent_protocol::{
-    Add, Added, AgentStatus, Certificate, DecodeError, ErrorCode, Failure, Kept, KeySourceKind, KeyState,
-    LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
-    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
-    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
+    Add, Added, AgentStatus, AuditMode, AuditState, Certificate, DecodeError, ErrorCode, Failure, Kept,
+    KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare,
+    Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector,
+    Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -169,7 +169,7 @@ macro_rules! any_open_set {
     };
 }
 
-any_open_set! { ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
+any_open_set! { AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
 
 macro_rules! any_struct {
     ($($name:ident { $($field:ident)* })*) => {
@@ -209,6 +209,7 @@ any_struct! {
     Certificate { subject issuer names sha256 not_after trust }
     Added { profile verified token_life_ms notes }
     LockState { locked has_passphrase notes }
+    AuditState { mode file head lines lost error }
 }
 
 impl Any for Request {
@@ -229,6 +230,7 @@ impl Any for Request {
             Any::any().prop_map(Self::Lock),
             Any::any().prop_map(Self::Unlock),
             Just(Self::LockState),
+            Just(Self::AuditState),
         ]
         .boxed()
     }
@@ -247,6 +249,7 @@ impl Any for Reply {
             Any::any().prop_map(Self::Done),
             Just(Self::Stopping),
             Any::any().prop_map(Self::LockState),
+            Any::any().prop_map(Self::AuditState),
         ]
         .boxed()
     }

@@ -42,6 +42,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x8016 => reread!(Added, body),
         0x8017 => reread!(Vec<String>, body),
         0x801c => reread!(LockState, body),
+        0x8040 => reread!(AuditState, body),
         _ => return None,
     })
 }
@@ -81,7 +82,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-numbers! { ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
+numbers! { AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
 
 mirror! {
     Selector { profile: Option<String>, for_url: Option<String>, }
@@ -192,5 +193,13 @@ mirror! {
         trust: Trust,
     }
     LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
+    AuditState {
+        mode: AuditMode,
+        file: String,
+        head: Option<String>,
+        lines: u64,
+        lost: u64,
+        error: Option<String>,
+    }
     Added { profile: String, verified: bool, token_life_ms: Option<u64>, notes: Vec<String>, }
 }

@@ -9,12 +9,13 @@ use std::time::Duration;
 use dph_agent_protocol::{PlatformKind, RefreshMode, Settings};
 use toml_edit::{Document, Item, TableLike};
 
+use crate::audit::Mode;
 use crate::lock::AutoLock;
 
 use super::Config;
 use super::profile::{Profile, ProfileName, SettingError};
 
-const TOP_KEYS: &[&str] = &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "profiles"];
+const TOP_KEYS: &[&str] = &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "audit", "profiles"];
 
 /// The keys of a profile, in the order in which they are written.
 pub(super) const PROFILE_KEYS: &[&str] = &[
@@ -99,7 +100,8 @@ impl Reader<'_> {
             idle: self.duration(top, "idle-lock"),
             max_unlocked: self.duration(top, "max-unlocked"),
         };
-        Config { default, allow_uid: self.allow_uid(top), auto_lock, profiles }
+        let audit = self.word(top, "audit", Mode::ALL, |mode| Some(mode.word())).unwrap_or_default();
+        Config { default, allow_uid: self.allow_uid(top), auto_lock, audit, profiles }
     }
 
     fn profiles(&mut self, top: &dyn TableLike) -> BTreeMap<ProfileName, Arc<Profile>> {
@@ -280,6 +282,16 @@ mod tests {
         for wrong in ["\"\"", "\"0\"", "\"m\"", "\"5 m\"", "\"5d\"", "\"1m5\"", "5"] {
             assert!(parse(&format!("idle-lock = {wrong}")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_audit_log_is_on_unless_the_file_says_otherwise() {
+        let mode = |text: &str| parse(text).map(|config| config.audit);
+        assert_eq!(mode(""), Ok(Mode::On));
+        assert_eq!(mode("audit = \"required\""), Ok(Mode::Required));
+        assert_eq!(mode("audit = \"off\""), Ok(Mode::Off));
+        let faults = mode("audit = \"yes\"").unwrap_err();
+        assert!(faults[0].message.contains("one of on, required, off"), "{faults:?}");
     }
 
     const GOOD: &str = "[profiles.prod]\nplatform = \"software-hub\"\nurl = \"https://cpd.example.com\"\nusername = \"alice\"\n";
