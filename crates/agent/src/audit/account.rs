@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dph_agent_ipc::Peer;
-use dph_agent_protocol::{ErrorCode, Reply, Request};
+use dph_agent_protocol::{ErrorCode, Kept, Reply, Request};
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
 use crate::caller::Caller;
@@ -16,40 +16,42 @@ use crate::vault::Surroundings;
 /// What a request is to the log.
 #[derive(Debug)]
 pub enum Asked {
-    /// Something about one profile or several; the one that was named, if one was.
-    About(fn(Option<String>) -> Event, Option<String>),
+    /// Something about one profile or several.
+    About {
+        /// What it is called there.
+        event: fn(Option<String>) -> Event,
+        /// The profile that was named, if one was.
+        named: Option<String>,
+        /// Only what it would do was asked: recorded where it is refused.
+        rehearsal: bool,
+    },
     /// Something about the agent.
     Plain(Event),
-    /// Something that changes nothing and hands out nothing: recorded where it is refused to a user.
+    /// Something that changes nothing and hands out nothing: recorded where it is denied to a user.
     Look(&'static str),
 }
 
 impl Asked {
     /// Returns what `request` is.
     pub fn of(request: &Request) -> Self {
+        let about = |event: fn(Option<String>) -> Event, named: &Option<String>| Self::About {
+            event,
+            named: named.clone(),
+            rehearsal: false,
+        };
         match request {
             Request::Token(token) => {
-                Self::About(|profile| Event::Token { profile, token: None }, token.selector.profile.clone())
+                about(|profile| Event::Token { profile, token: None }, &token.selector.profile)
             }
-            Request::Add(add) => Self::About(|profile| Event::Add { profile }, Some(add.profile.clone())),
-            Request::SetDefault(selector) => {
-                Self::About(|profile| Event::Default { profile }, selector.profile.clone())
-            }
-            Request::Forget(kept) if !kept.dry_run => {
-                Self::About(|profile| Event::Forget { profile }, kept.selector.profile.clone())
-            }
-            Request::Remove(kept) if !kept.dry_run => {
-                Self::About(|profile| Event::Remove { profile }, kept.selector.profile.clone())
-            }
-            Request::Refresh(waiting) => {
-                Self::About(|profile| Event::Retry { profile }, waiting.selector.profile.clone())
-            }
+            Request::Add(add) => about(|profile| Event::Add { profile }, &Some(add.profile.clone())),
+            Request::SetDefault(selector) => about(|profile| Event::Default { profile }, &selector.profile),
+            Request::Forget(kept) => Self::dropping(|profile| Event::Forget { profile }, kept),
+            Request::Remove(kept) => Self::dropping(|profile| Event::Remove { profile }, kept),
+            Request::Refresh(waiting) => about(|profile| Event::Retry { profile }, &waiting.selector.profile),
             Request::Lock(_) => Self::Plain(Event::Lock),
             Request::Unlock(_) => Self::Plain(Event::Unlock),
             Request::Stop => Self::Plain(Event::Stop),
-            Request::Forget(_)
-            | Request::Remove(_)
-            | Request::Ping
+            Request::Ping
             | Request::Ready(_)
             | Request::List(_)
             | Request::Status(_)
@@ -59,25 +61,29 @@ impl Asked {
         }
     }
 
+    fn dropping(event: fn(Option<String>) -> Event, kept: &Kept) -> Self {
+        Self::About { event, named: kept.selector.profile.clone(), rehearsal: kept.dry_run }
+    }
+
     fn granted(self, reply: &Reply) -> Vec<Event> {
         match (self, reply) {
-            (Self::About(..), Reply::Token(token)) => vec![Event::Token {
+            (Self::Look(_) | Self::About { rehearsal: true, .. }, _) => Vec::new(),
+            (Self::About { .. }, Reply::Token(token)) => vec![Event::Token {
                 profile: Some(token.profile.clone()),
                 token: Some(TokenDigest::of(token.token.expose())),
             }],
-            (Self::About(event, _), Reply::Done(names)) => {
+            (Self::About { event, .. }, Reply::Done(names)) => {
                 names.iter().cloned().map(Some).map(event).collect()
             }
-            (Self::About(event, _), Reply::Added(added)) => vec![event(Some(added.profile.clone()))],
-            (Self::About(event, named), _) => vec![event(named)],
+            (Self::About { event, .. }, Reply::Added(added)) => vec![event(Some(added.profile.clone()))],
+            (Self::About { event, named, .. }, _) => vec![event(named)],
             (Self::Plain(event), _) => vec![event],
-            (Self::Look(_), _) => Vec::new(),
         }
     }
 
     fn refused(self, code: ErrorCode) -> Option<Event> {
         match self {
-            Self::About(event, named) => Some(event(named)),
+            Self::About { event, named, .. } => Some(event(named)),
             Self::Plain(event) => Some(event),
             Self::Look(request) => (code == ErrorCode::DENIED).then_some(Event::Look { request }),
         }
@@ -86,10 +92,10 @@ impl Asked {
     /// Forgets a name that no profile has: whatever stands in a profile's place by mistake, a key for one,
     /// must not get into the log.
     async fn known(self, desk: &Desk) -> Self {
-        let Self::About(event, Some(named)) = self else { return self };
+        let Self::About { event, named: Some(named), rehearsal } = self else { return self };
         let config = desk.vault.config().await;
         let is_known = config.is_ok_and(|config| config.profiles.contains_key(named.as_str()));
-        Self::About(event, is_known.then_some(named))
+        Self::About { event, named: is_known.then_some(named), rehearsal }
     }
 }
 

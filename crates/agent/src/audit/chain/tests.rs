@@ -156,10 +156,7 @@ fn each_file_follows_the_one_before_and_older_ones_may_be_gone() {
         What::Changed,
         "only the newest may be cut"
     );
-    let (not_begun, _) = lines_behind(
-        Sound::parse(&third[..third.len() / 2]).map_or(Head::genesis(), |it| it.head()),
-        &[token("x")],
-    );
+    let (not_begun, _) = lines_behind(Head::genesis(), &[token("x")]);
     assert_eq!(fault(not_begun.concat().as_bytes()), (1, What::NoBeginning));
 }
 
@@ -185,4 +182,16 @@ fn the_last_sound_line_is_found_with_its_end() {
 fn a_head_is_given_in_hexadecimal_digits() {
     assert_eq!(parse_head(&"AB".repeat(8)), Ok("ab".repeat(8)));
     assert!(parse_head("ab").is_err() && parse_head(&"xy".repeat(8)).is_err());
+}
+
+#[test]
+fn the_example_of_the_specification_is_a_whole_log() {
+    let specification = include_str!("../../../AUDIT.md");
+    let (_, rest) = specification.split_once("```jsonl\n").unwrap();
+    let (example, _) = rest.split_once("```").unwrap();
+    assert_eq!(verify(example.as_bytes(), None).unwrap().lines, 3);
+    let begin = Entry::own(1_795_491_005, Event::File).body(&Head::genesis()).unwrap();
+    assert_eq!(example.lines().next(), Some(seal(begin).0.trim_end()));
+    let token = crate::audit::TokenDigest::of("eyJ.new.sig");
+    assert!(example.contains(token.as_str()));
 }

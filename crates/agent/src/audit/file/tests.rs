@@ -133,3 +133,45 @@ fn lines_of_a_batch_that_was_cut_count_as_far_as_they_are_whole() {
     let written = |missing| lines.cut(missing, ErrorKind::StorageFull.into()).written;
     assert_eq!([0, 1, last, last + 1, lines.text.len()].map(written), [3, 2, 2, 1, 0]);
 }
+
+/// Returns the lines of a file, each with its line feed.
+fn lines_of(bytes: &[u8]) -> Vec<Vec<u8>> {
+    bytes.split_inclusive(|byte| *byte == b'\n').map(<[u8]>::to_vec).collect()
+}
+
+#[test]
+fn a_thousand_random_changes_of_a_log_of_several_files_are_all_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Files::new(folder.path().to_owned(), Limits { len: 3000, kept: 3 });
+    for count in 1..12 {
+        files.append(&entries(count), false).unwrap();
+    }
+    let head = files.head().unwrap().hash.clone();
+    let original = read_all(folder.path()).unwrap();
+    assert!(original.len() > 2 && verify(&original, Some(head.clone())).is_ok());
+    let mut random = fastrand::Rng::with_seed(20_261_124);
+    for round in 0..1000 {
+        let mut log = original.clone();
+        let at = random.usize(..log.len());
+        let bytes = &mut log[at].bytes;
+        let mut lines = lines_of(bytes);
+        let (one, other) = (random.usize(..lines.len()), random.usize(..lines.len()));
+        match round % 8 {
+            0 => drop(lines.remove(one)),
+            1 => lines.swap(one, other),
+            2 => lines.insert(one, lines[other].clone()),
+            3 => lines.insert(one, b"{}\n".to_vec()),
+            4 => lines.truncate(one),
+            _ => {
+                let byte = random.usize(..lines[one].len());
+                lines[one][byte] ^= random.u8(1..);
+            }
+        }
+        *bytes = lines.concat();
+        // What is left of the oldest file may be gone as a whole.
+        if bytes.is_empty() || log[at].bytes == original[at].bytes {
+            continue;
+        }
+        assert!(verify(&log, Some(head.clone())).is_err(), "round {round}: {}: line {one}", log[at].name);
+    }
+}
