@@ -2,6 +2,7 @@
 
 mod add;
 mod agent;
+mod beside;
 mod drop;
 mod lock;
 mod profiles;
@@ -22,6 +23,7 @@ pub(crate) static ALL: &[Command] = &[
     lock::UNLOCK,
     drop::FORGET,
     drop::REMOVE,
+    beside::AUDIT,
     agent::PING,
     agent::STOP,
     agent::VERSION,
