@@ -52,6 +52,7 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::LockState
         | Request::AddFor(_)
         | Request::Migrate(_)
+        | Request::AuditState
         | Request::Stop => false,
     }
 }
@@ -64,6 +65,7 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Lock(_)
         | Request::Unlock(_)
         | Request::LockState
+        | Request::AuditState
         | Request::Stop => true,
         Request::Forget(kept) => kept.all,
         Request::Ready(_)
@@ -90,7 +92,8 @@ mod tests {
     #[test]
     fn a_locked_agent_answers_what_needs_no_secret_and_nothing_else() {
         let forget = |all| Request::Forget(Kept { selector: Selector::default(), all, dry_run: false });
-        for request in [Request::Ping, Request::LockState, Request::Stop, forget(true)] {
+        let answered = [Request::Ping, Request::LockState, Request::AuditState, Request::Stop, forget(true)];
+        for request in answered {
             assert!(authorize(request, &OWN, &1000, true).is_ok());
         }
         for request in [Request::Token(dph_agent_protocol::TokenRequest::default()), forget(false)] {
@@ -107,8 +110,10 @@ mod tests {
             authorize(Request::Token(dph_agent_protocol::TokenRequest::default()), &guest, &1000, false)
                 .is_ok()
         );
-        let refused = authorize(Request::Stop, &guest, &1000, false).unwrap_err();
-        assert_eq!(refused.code, ErrorCode::DENIED);
+        for request in [Request::Stop, Request::AuditState] {
+            let refused = authorize(request, &guest, &1000, false).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::DENIED);
+        }
         assert!(authorize(Request::Stop, &OWN, &1000, false).is_ok());
     }
 }

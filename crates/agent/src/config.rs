@@ -14,6 +14,7 @@ pub use file::{ConfigError, ConfigFile, Edit};
 pub use profile::{Profile, ProfileName, ProxySetting, SettingError, merged};
 pub use read::{Fault, parse};
 
+use crate::audit::Mode;
 use crate::error::Problem;
 use crate::lock::AutoLock;
 
@@ -28,6 +29,8 @@ pub struct Config {
     pub auto_lock: AutoLock,
     /// How keys lie in memory; in force from the agent's start.
     pub secret_memory: SecretMemory,
+    /// What becomes of the audit log.
+    pub audit: Mode,
     /// The profiles by name.
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
 }

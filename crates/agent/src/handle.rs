@@ -79,6 +79,7 @@ pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
         Request::Unlock(request) => Wiping::new(unlock(request, desk)).await,
         Request::LockState => lock_state(Vec::new(), desk).await,
         Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
+        Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Stop => {
             info!("a client asked to stop");
             desk.stop.cancel();

@@ -2,10 +2,12 @@
 //!
 //! [`Agent::start`] and [`Agent::run`] are its whole life. What they use: [`server`] accepts and
 //! [`session`] speaks with one client; [`authorize`] permits and [`handle`] carries out; [`vault`]
-//! owns every secret, decides by [`freshness`] and buys by [`exchange`].
+//! owns every secret, decides by [`freshness`] and buys by [`exchange`]; [`audit`] records it all.
 
+pub mod audit;
 pub mod authorize;
 pub mod binding;
+pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod error;
@@ -47,6 +49,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use audit::Audit;
 use binding::Bindings;
 use clock::{Clock, SystemClock};
 use config::{Config, ConfigFile};
@@ -140,6 +143,7 @@ impl Agent {
         desk.stop.cancel();
         reloads.abort();
         let drained = server.await.map_err(|error| Ended { part: "server", source: Some(error) });
+        desk.surroundings.audit.finish(desk.surroundings.clock.wall());
         info!("stopped");
         outcome.and(drained)
     }
@@ -160,7 +164,8 @@ fn furnish(
         warn!("limits forbid locking memory: encrypted keys may be swapped out");
     }
     let sealed = SealedFolder::new(paths.sealed());
-    let surroundings = Surroundings { clock, pool, bindings, sealed, proxies: proxies::from_env() };
+    let audit = Audit::start(paths.audit(), config.audit, started_at).map_err(system("start a thread"))?;
+    let surroundings = Surroundings { clock, pool, bindings, sealed, audit, proxies: proxies::from_env() };
     let (vault, task) =
         VaultHandle::start(Arc::new(config), RecordFile::new(paths.lock_record()), surroundings.clone())
             .map_err(system("set a timer"))?;

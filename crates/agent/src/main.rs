@@ -1,5 +1,7 @@
 //! `dph-agent`: arguments, logging, runtime, exit status.
 
+mod audit_command;
+
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -60,6 +62,8 @@ enum Command {
     },
     /// Say what is wrong in the configuration file, and where
     CheckConfig,
+    /// Show what the audit log recorded, or verify it
+    Audit(audit_command::Audit),
 }
 
 /// Nothing that was in the heap is left in memory that is given back.
@@ -92,6 +96,7 @@ fn carry_out() -> Result<ExitCode, Failure> {
         None => run(how, paths),
         Some(Command::Start { shell, replace }) => start(how, shell, replace, &paths),
         Some(Command::CheckConfig) => check_config(&paths),
+        Some(Command::Audit(audit)) => audit_command::run(audit, paths.audit()),
     }
 }
 

@@ -52,6 +52,11 @@ impl Paths {
         self.state.join("agent.lock")
     }
 
+    /// The folder of the audit log.
+    pub fn audit(&self) -> PathBuf {
+        self.state.clone()
+    }
+
     /// What an agent in the background says.
     pub fn log(&self) -> PathBuf {
         self.state.join("agent.log")

@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
+use crate::audit::account::turned_away;
 use crate::error::Chain;
 use crate::handle::Desk;
 use crate::session;
@@ -79,6 +80,7 @@ async fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessi
     let allowed = desk.vault.config().await.map(|config| config.allow_uid.clone()).unwrap_or_default();
     if !Accepted::new(own.clone(), guests(&allowed)).permits(&peer) {
         warn!(uid = %peer.uid, pid = peer.pid, "refused a connection of another user");
+        turned_away(&peer, ErrorCode::DENIED, desk);
         let what = format!("the agent serves user {own}, not user {}", peer.uid);
         return turn_away(
             connection,
@@ -90,6 +92,7 @@ async fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessi
     }
     let Some(seat) = sessions.take_seat() else {
         debug!("no room for another session");
+        turned_away(&peer, ErrorCode::BUSY, desk);
         let what = "the agent has no room for another caller".to_owned();
         return turn_away(connection, ErrorCode::BUSY, what, "try again", sessions);
     };

@@ -1,6 +1,7 @@
 //! One connection from hello to close.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dph_agent_ipc::{Connection, Peer, Uid};
@@ -16,7 +17,9 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 use zeroize::Zeroizing;
 
+use crate::audit::account::{Asked, account};
 use crate::authorize::authorize;
+use crate::caller::Caller;
 use crate::error::{Chain, Problem};
 use crate::handle::{Desk, handle};
 use crate::sessions::Seat;
@@ -52,7 +55,7 @@ enum SessionError {
 pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Desk) {
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (Incoming(reader), Outgoing(writer));
-    let session = Session { peer, own, desk };
+    let session = Session { caller: Arc::new(Caller::of(&peer)), peer, own, desk };
     let ended = tokio::select! {
         ended = session.serve(&mut incoming, &mut outgoing, &seat) => ended,
         () = seat.asked_to_leave() => Ok(()),
@@ -64,6 +67,7 @@ pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk:
 
 struct Session<'a> {
     peer: Peer,
+    caller: Arc<Caller>,
     own: Uid,
     desk: &'a Desk,
 }
@@ -117,8 +121,12 @@ impl Session<'_> {
         let request = Request::from_body(frame.kind, &frame.body).map_err(unreadable)?;
         drop(frame);
         debug!(request = request.name(), pid = self.peer.pid, "request");
-        let permit = authorize(request, &self.peer, &self.own, self.desk.vault.is_locked())?;
-        Box::pin(handle(permit, self.desk)).await
+        let asked = Asked::of(&request);
+        let outcome = match authorize(request, &self.peer, &self.own, self.desk.vault.is_locked()) {
+            Ok(permit) => Box::pin(handle(permit, self.desk)).await,
+            Err(problem) => Err(problem),
+        };
+        account(asked, outcome, &self.caller, self.desk).await
     }
 }
 

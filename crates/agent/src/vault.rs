@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{error, info, warn};
 
+use crate::audit::{Audit, account};
 use crate::binding::{Binding, Bindings};
 use crate::clock::{Alarm, Clock, Ring, Steady};
 use crate::config::{Config, Profile, ProfileName};
@@ -62,6 +63,8 @@ pub struct Surroundings {
     pub bindings: Arc<Bindings>,
     /// Where keys lie that the passphrase opens.
     pub sealed: SealedFolder,
+    /// Where what happens is recorded.
+    pub audit: Audit,
     /// The proxies of the environment.
     pub proxies: ProxyEnv,
 }
@@ -226,6 +229,7 @@ impl Vault {
             entry.key = finished.key;
         }
         report(&name, entry, &finished.outcome);
+        account::exchange(&name, &finished.outcome, &self.surroundings);
         let effects = entry.freshness.finished(finished.outcome, now, dice());
         self.carry_out(&name, effects);
     }
@@ -282,6 +286,7 @@ impl Vault {
     }
 
     fn apply(&mut self, config: Arc<Config>, why: Why) {
+        self.surroundings.audit.set_mode(config.audit, self.surroundings.clock.wall());
         if self.keeper.lock.is_locked() {
             self.config = config;
             return;
@@ -366,6 +371,7 @@ impl Vault {
     /// Drops every key and token, and reads none again until the user says so.
     fn drop_all(&mut self) {
         warn!("all keys and tokens were dropped by a signal");
+        account::dropped_by_signal(&self.surroundings);
         self.attempts.abort_all();
         let at = self.surroundings.clock.steady();
         let names: Vec<_> = self.entries.keys().chain(self.put_away.keys()).cloned().collect();

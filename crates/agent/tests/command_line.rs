@@ -11,7 +11,14 @@ fn agent(arguments: &[&str], home: &std::path::Path) -> Output {
 #[test]
 fn every_command_explains_itself() {
     let home = tempfile::tempdir().unwrap();
-    for command in [&["--help"][..], &["start", "--help"], &["check-config", "--help"], &["--version"]] {
+    let commands = [
+        &["--help"][..],
+        &["start", "--help"],
+        &["check-config", "--help"],
+        &["audit", "--help"],
+        &["--version"],
+    ];
+    for command in commands {
         let said = agent(command, home.path());
         assert!(said.status.success() && !said.stdout.is_empty(), "{command:?}: {said:?}");
     }

@@ -43,6 +43,9 @@ pub(crate) struct Args {
     options: Vec<(Opt, OsString)>,
 }
 
+/// The operand of a command whose arguments are all passed on as they are.
+pub(crate) const PASSED_ON: &str = "ARGUMENTS";
+
 const SEE_HELP: &str = "see `dph-agent-client --help`";
 
 /// Options that every command takes.
@@ -145,7 +148,13 @@ pub(crate) fn parse(parser: &mut Parser, commands: &'static [Command]) -> Result
                 options.push((option, value));
             }
             Arg::Value(word) => match command {
-                None => command = Some(find_command(&word, commands)?),
+                None => {
+                    let found = find_command(&word, commands)?;
+                    command = Some(found);
+                    if found.operand == Some(PASSED_ON) {
+                        break;
+                    }
+                }
                 Some(command) if command.operand.is_some() && operand.is_none() => operand = Some(word),
                 Some(command) => return Err(unexpected_operand(command)),
             },

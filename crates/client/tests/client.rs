@@ -11,9 +11,9 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use dph_agent_protocol::{
-    Added, AgentStatus, ErrorCode, Failure, Hello, HelloReply, KeySourceKind, KeyState, Listing, Page,
-    PlatformKind, Pong, Prepared, ProfileEntry, ProfileStatus, Reply, Request, Secret, SecretMemory,
-    Statuses, Token, TokenState, Warning, version,
+    Added, AgentStatus, AuditMode, AuditState, ErrorCode, Failure, Hello, HelloReply, KeySourceKind,
+    KeyState, Listing, Page, PlatformKind, Pong, Prepared, ProfileEntry, ProfileStatus, Reply, Request,
+    Secret, SecretMemory, Statuses, Token, TokenState, Warning, version,
 };
 use fake::{FakeAgent, Outcome, WELCOME, client, read_hello, read_request, run, run_with_input};
 
@@ -371,7 +371,7 @@ fn profile_status(name: &str, key_state: KeyState) -> ProfileStatus {
 #[test]
 fn status_is_read_page_by_page_and_checked() {
     let agent = FakeAgent::answering(|request| {
-        let Request::Status(request) = request else { panic!("status") };
+        let Request::Status(request) = request else { return failure(ErrorCode::UNKNOWN_REQUEST) };
         match request.page.after.as_str() {
             "" => statuses(vec![profile_status("a", KeyState::HELD)], true),
             _ => statuses(vec![profile_status("b", KeyState::REJECTED)], false),
@@ -391,7 +391,35 @@ fn status_is_read_page_by_page_and_checked() {
     let checked = run(&mut agent.client("status --check --quiet"));
     assert_eq!((checked.status, checked.stdout.as_str()), (6, ""));
     assert!(checked.stderr.contains("add --profile b"), "{}", checked.stderr);
-    assert!(run(&mut agent.client("status")).stdout.contains("\nb: software-hub at"));
+    let lines = run(&mut agent.client("status")).stdout;
+    assert!(lines.contains("\nb: software-hub at") && !lines.contains("audit"), "{lines}");
+}
+
+#[test]
+fn status_tells_how_the_audit_log_stands_where_the_agent_does() {
+    let agent = FakeAgent::answering(|request| match request {
+        Request::AuditState => Reply::AuditState(AuditState {
+            mode: AuditMode::ON,
+            file: "/state/audit.jsonl".into(),
+            head: Some("5e".repeat(32)),
+            lines: 12,
+            lost: 3,
+            error: Some("disk\u{1b}[2J".into()),
+        }),
+        _ => statuses(Vec::new(), false),
+    });
+    let json = run(&mut agent.client("status --json")).stdout;
+    let expected = format!(
+        r#""audit":{{"mode":"on","file":"/state/audit.jsonl","head":"{}","lines":12,"lost":3,"error":"disk\u001b[2J"}}"#,
+        "5e".repeat(32)
+    );
+    assert!(json.contains(&expected), "{json}");
+    let lines = run(&mut agent.client("status")).stdout;
+    assert!(lines.contains(&format!("  audit     on, 12 lines, head {}\n", "5e".repeat(32))), "{lines}");
+    assert!(
+        lines.contains("3 lines were lost\n") && lines.contains("cannot be written: disk[2J\n"),
+        "{lines}"
+    );
 }
 
 fn prepared() -> Reply {
@@ -566,6 +594,16 @@ fn every_command_explains_itself() {
         run(&mut client("version")),
         ok(concat!("dph-agent-client ", env!("CARGO_PKG_VERSION"), "\n"))
     );
+}
+
+#[test]
+fn a_command_of_the_program_beside_names_that_program_where_it_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let alone = folder.path().join("dph-agent-client");
+    std::fs::copy(env!("CARGO_BIN_EXE_dph-agent-client"), &alone).unwrap();
+    let outcome = run(std::process::Command::new(alone).args(["audit", "verify", "--head", "0"]));
+    assert_eq!((outcome.status, outcome.stdout.as_str()), (1, ""));
+    assert!(outcome.stderr.contains("cannot run the `dph-agent` beside this program"), "{}", outcome.stderr);
 }
 
 #[test]

@@ -21,8 +21,9 @@ use core::time::Duration;
 pub use code::ErrorCode;
 pub use message::{Bytes, DecodeError, EncodeError};
 pub use reply::{
-    Added, AgentStatus, Certificate, Failure, KeyState, LastError, Listing, LockState, Migrated, Pong,
-    Prepared, ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Warning,
+    Added, AgentStatus, AuditMode, AuditState, Certificate, Failure, KeyState, LastError, Listing, LockState,
+    Migrated, Pong, Prepared, ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState,
+    Trust, Warning,
 };
 pub use request::{
     Add, AddFor, Kept, KeySourceKind, Lock, Migrate, Page, PlatformKind, Prepare, RefreshMode, Request,

@@ -32,6 +32,8 @@ messages! {
         LockState(LockState) = 0x801c "lock-state",
         /// Answers `Migrate`.
         Migrated(Migrated) = 0x8020 "migrated",
+        /// Answers `AuditState`.
+        AuditState(AuditState) = 0x8040 "audit-state",
     }
 }
 
@@ -238,6 +240,34 @@ wire! {
         pub has_passphrase: bool,
         /// What to tell the user, a line each.
         pub notes: Vec<String>,
+    }
+
+    /// How the audit log stands.
+    pub struct AuditState {
+        /// Whether it is written, and whether hand-outs depend on that.
+        pub mode: AuditMode,
+        /// Where it is.
+        pub file: String,
+        /// The hash of its last line, 64 hexadecimal digits, where one is known.
+        pub head: Option<String>,
+        /// Lines of the chain so far.
+        pub lines: u64,
+        /// Lines that could not be written since the agent started.
+        pub lost: u64,
+        /// Why it cannot be written now, where it cannot.
+        pub error: Option<String>,
+    }
+}
+
+open_set! {
+    /// What becomes of the audit log.
+    AuditMode {
+        /// It is not written.
+        OFF = 1 "off",
+        /// It is written; what cannot be is reported and stops nobody.
+        ON = 2 "on",
+        /// A hand-out that cannot be recorded is refused.
+        REQUIRED = 3 "required",
     }
 }
 

@@ -42,6 +42,8 @@ messages! {
         AddFor(AddFor) = 0x001f "add-for",
         /// Move a key to another source.
         Migrate(Migrate) = 0x0020 "migrate",
+        /// How does the audit log stand?
+        AuditState = 0x0040 "audit-state",
     }
 }
 
@@ -66,7 +68,8 @@ impl Request {
             | Self::Refresh(_)
             | Self::Stop
             | Self::LockState
-            | Self::Migrate(_) => false,
+            | Self::Migrate(_)
+            | Self::AuditState => false,
         }
     }
 }

@@ -3,10 +3,11 @@
 
 use dph_agent_protocol::frame::{Frame, HEADER_LEN, Header, split_frame};
 use dph_agent_protocol::{
-    Add, AddFor, Added, AgentStatus, Certificate, DecodeError, ErrorCode, Failure, Kept, KeySourceKind,
-    KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind, Pong, Prepare,
-    Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector,
-    Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
+    Add, AddFor, Added, AgentStatus, AuditMode, AuditState, Certificate, DecodeError, ErrorCode, Failure,
+    Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page,
+    PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret,
+    SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust,
+    Unlock, Waiting, Warning,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -169,7 +170,7 @@ macro_rules! any_open_set {
     };
 }
 
-any_open_set! { ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
+any_open_set! { AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
 
 macro_rules! any_struct {
     ($($name:ident { $($field:ident)* })*) => {
@@ -212,6 +213,7 @@ any_struct! {
     Added { profile verified token_life_ms notes }
     LockState { locked has_passphrase notes }
     Migrated { profile from to notes }
+    AuditState { mode file head lines lost error }
 }
 
 impl Any for Request {
@@ -234,6 +236,7 @@ impl Any for Request {
             Just(Self::LockState),
             Any::any().prop_map(Self::AddFor),
             Any::any().prop_map(Self::Migrate),
+            Just(Self::AuditState),
         ]
         .boxed()
     }
@@ -253,6 +256,7 @@ impl Any for Reply {
             Just(Self::Stopping),
             Any::any().prop_map(Self::LockState),
             Any::any().prop_map(Self::Migrated),
+            Any::any().prop_map(Self::AuditState),
         ]
         .boxed()
     }

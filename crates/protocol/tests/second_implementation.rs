@@ -45,6 +45,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x001f => reread!(AddFor, body),
         0x0020 => reread!(Migrate, body),
         0x8020 => reread!(Migrated, body),
+        0x8040 => reread!(AuditState, body),
         _ => return None,
     })
 }
@@ -84,7 +85,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-numbers! { ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
+numbers! { AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
 
 mirror! {
     Selector { profile: Option<String>, for_url: Option<String>, }
@@ -198,5 +199,13 @@ mirror! {
     }
     LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
     Migrated { profile: String, from: String, to: String, notes: Vec<String>, }
+    AuditState {
+        mode: AuditMode,
+        file: String,
+        head: Option<String>,
+        lines: u64,
+        lost: u64,
+        error: Option<String>,
+    }
     Added { profile: String, verified: bool, token_life_ms: Option<u64>, notes: Vec<String>, }
 }

@@ -9,9 +9,9 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use dph_agent_protocol::{
-    ErrorCode, FRAME_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, KeySourceKind, KeyState, MAX_DEADLINE_MS,
-    MAX_READ_AHEAD, MAX_TOKEN_LEN, PAGE_LEN, PlatformKind, REPLY_TIMEOUT, RefreshMode, Reply, Request,
-    SecretMemory, TokenState, Trust, Warning, frame, version,
+    AuditMode, ErrorCode, FRAME_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, KeySourceKind, KeyState,
+    MAX_DEADLINE_MS, MAX_READ_AHEAD, MAX_TOKEN_LEN, PAGE_LEN, PlatformKind, REPLY_TIMEOUT, RefreshMode,
+    Reply, Request, SecretMemory, TokenState, Trust, Warning, frame, version,
 };
 use samples::{Message, samples};
 
@@ -54,6 +54,7 @@ fn every_member_of_an_open_set_has_a_row_and_every_row_is_a_member() {
             tables()[heading].iter().map(|row| (row[0].to_owned(), row[1].to_owned())).collect();
         assert_eq!(in_code.collect::<Vec<_>>(), in_text, "{heading}");
     }
+    check("AuditMode", AuditMode::ALL, |it| it.0);
     check("ErrorCode", ErrorCode::ALL, |it| it.0);
     check("KeySourceKind", KeySourceKind::ALL, |it| it.0);
     check("KeyState", KeyState::ALL, |it| it.0);

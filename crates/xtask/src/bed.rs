@@ -94,6 +94,17 @@ impl Bed {
         command
     }
 
+    /// Writes the agent's configuration.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written.
+    pub(crate) fn configure(&self, text: &str) -> io::Result<()> {
+        let folder = self.path().join(".config/dph-agent");
+        fs::create_dir_all(&folder)?;
+        fs::write(folder.join("config.toml"), text)
+    }
+
     /// Starts the agent and waits until it answers.
     ///
     /// # Errors

@@ -11,12 +11,18 @@ use dph_agent_mock_platform::{MockPlatform, api_key};
 
 use crate::bed::{Bed, Running, build, succeed, target};
 use crate::client_in_c;
-use crate::measure::{instructions, medians, naps, private_dirty};
+use crate::hand_outs;
+use crate::measure::{instructions, median, medians, naps, private_dirty};
 
 /// The client is released for this target where it can be built: linkage decides its start-up.
 const CLIENT_TARGET: &str = "x86_64-unknown-linux-musl";
 /// Calls of each client.
 const RUNS: usize = 300;
+/// Hand-outs with and without the audit log are timed in turn, so often, so many at once.
+const ROUNDS: usize = 25;
+const HAND_OUTS: u32 = 800;
+/// Hand-outs that each wait for the disk.
+const SYNCED_HAND_OUTS: u32 = 200;
 /// How long the agent is watched doing nothing.
 const IDLE: Duration = Duration::from_secs(60);
 
@@ -44,6 +50,7 @@ pub(crate) fn bench(quick: bool) -> io::Result<()> {
     sizes(&client, &bed)?;
     round_trips(&client, &bed)?;
     memory(&agent);
+    audit(&client, &platform)?;
     if !quick {
         idle(&agent)?;
     }
@@ -115,6 +122,31 @@ fn round_trips(client: &Path, bed: &Bed) -> io::Result<()> {
     Ok(())
 }
 
+/// What the audit log costs a caller who gets a held token.
+fn audit(client: &Path, platform: &MockPlatform) -> io::Result<()> {
+    let ready = |mode: &str| {
+        let bed = Bed::new(target().join("release/dph-agent"), client.to_owned())?;
+        bed.configure(&format!("audit = \"{mode}\"\n"))?;
+        let agent = ready_agent(&bed, platform)?;
+        Ok::<_, io::Error>((hand_outs::connect(&bed.socket())?, agent, bed))
+    };
+    let (mut on, _agent_with, _bed_with) = ready("on")?;
+    let (mut off, _agent_without, _bed_without) = ready("off")?;
+    let (mut required, _agent_synced, _bed_synced) = ready("required")?;
+    let (mut with, mut without) = (Vec::new(), Vec::new());
+    for _round in 0..ROUNDS {
+        with.push(on.time_of_one(HAND_OUTS)?);
+        without.push(off.time_of_one(HAND_OUTS)?);
+    }
+    let (with, without, synced) = (median(with), median(without), required.time_of_one(SYNCED_HAND_OUTS)?);
+    let (with, without, synced) = (nanos(with), nanos(without), nanos(synced));
+    let a_second = |nanos: u64| 1_000_000_000 / nanos.max(1);
+    println!("{:<44} {:>10} a second, one caller", "agent, hand-outs with the audit log", a_second(with));
+    ratio("  time of one, to that without, in ns", with, without);
+    println!("{:<44} {:>10} a second", "  where each must be on the disk first", a_second(synced));
+    Ok(())
+}
+
 fn memory(agent: &Running) {
     match private_dirty(agent.0.id()) {
         Ok(bytes) => bar("agent, private dirty memory", bytes, AGENT_BYTES, "bytes"),
@@ -140,6 +172,10 @@ fn bar(what: &str, measured: u64, allowed: u64, unit: &str) {
 fn ratio(what: &str, ours: u64, floor: u64) {
     let hundredths = ours.saturating_mul(100) / floor.max(1);
     println!("{what:<44} {:>7}.{:02} times ({floor})", hundredths / 100, hundredths % 100);
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn micros(time: Duration) -> u64 {

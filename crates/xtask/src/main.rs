@@ -6,6 +6,7 @@ mod bed;
 mod bench;
 mod client_in_c;
 mod demo;
+mod hand_outs;
 mod measure;
 
 use std::io;

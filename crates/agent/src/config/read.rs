@@ -10,13 +10,14 @@ use dph_agent_protocol::{PlatformKind, RefreshMode, Settings};
 use dph_agent_secret::SecretMemory;
 use toml_edit::{Document, Item, TableLike};
 
+use crate::audit::Mode;
 use crate::lock::AutoLock;
 
 use super::Config;
 use super::profile::{Profile, ProfileName, SettingError};
 
 const TOP_KEYS: &[&str] =
-    &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "secret-memory", "profiles"];
+    &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "secret-memory", "audit", "profiles"];
 
 /// The keys of a profile, in the order in which they are written.
 pub(super) const PROFILE_KEYS: &[&str] = &[
@@ -101,12 +102,14 @@ impl Reader<'_> {
             idle: self.duration(top, "idle-lock"),
             max_unlocked: self.duration(top, "max-unlocked"),
         };
+        let audit = self.word(top, "audit", Mode::ALL, |mode| Some(mode.word())).unwrap_or_default();
         let memories = [SecretMemory::Auto, SecretMemory::Memfd, SecretMemory::Encrypted];
         let secret_memory = self.word(top, "secret-memory", &memories, |it| Some(it.as_str()));
         Config {
             default,
             allow_uid: self.allow_uid(top),
             auto_lock,
+            audit,
             secret_memory: secret_memory.unwrap_or_default(),
             profiles,
         }
@@ -290,6 +293,16 @@ mod tests {
         for wrong in ["\"\"", "\"0\"", "\"m\"", "\"5 m\"", "\"5d\"", "\"1m5\"", "5"] {
             assert!(parse(&format!("idle-lock = {wrong}")).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn the_audit_log_is_on_unless_the_file_says_otherwise() {
+        let mode = |text: &str| parse(text).map(|config| config.audit);
+        assert_eq!(mode(""), Ok(Mode::On));
+        assert_eq!(mode("audit = \"required\""), Ok(Mode::Required));
+        assert_eq!(mode("audit = \"off\""), Ok(Mode::Off));
+        let faults = mode("audit = \"yes\"").unwrap_err();
+        assert!(faults[0].message.contains("one of on, required, off"), "{faults:?}");
     }
 
     const GOOD: &str = "[profiles.prod]\nplatform = \"software-hub\"\nurl = \"https://cpd.example.com\"\nusername = \"alice\"\n";

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::task::JoinHandle;
 use tracing::{error, info};
 
+use crate::audit::account;
 use crate::clock::Steady;
 use crate::config::ProfileName;
 use crate::error::Problem;
@@ -43,6 +44,7 @@ impl Vault {
     /// The record goes to the disk by itself; that it did not get there is said in the log.
     pub(super) fn lock_by_itself(&mut self) {
         info!("locked: the limit that the configuration sets is reached");
+        account::locked_by_itself(&self.surroundings);
         let saving = self.fall();
         tokio::spawn(async move {
             if let Err(problem) = saved(saving, "the agent would not be locked after a restart").await {

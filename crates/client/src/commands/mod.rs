@@ -2,6 +2,7 @@
 
 mod add;
 mod agent;
+mod beside;
 mod drop;
 mod lock;
 mod migrate;
@@ -24,6 +25,7 @@ pub(crate) static ALL: &[Command] = &[
     drop::FORGET,
     drop::REMOVE,
     migrate::MIGRATE,
+    beside::AUDIT,
     agent::PING,
     agent::STOP,
     agent::VERSION,

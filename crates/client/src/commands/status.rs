@@ -3,8 +3,8 @@
 use std::fmt;
 
 use dph_agent_protocol::{
-    AgentStatus, ErrorCode, KeyState, LastError, Page, ProfileEntry, ProfileStatus, Reply, Request,
-    StatusRequest, Statuses, TokenState,
+    AgentStatus, AuditState, ErrorCode, KeyState, LastError, Page, ProfileEntry, ProfileStatus, Reply,
+    Request, StatusRequest, Statuses, TokenState,
 };
 
 use crate::cli::{Args, Command, Opt};
@@ -26,11 +26,11 @@ pub(crate) const STATUS: Command = Command {
 };
 
 fn run(args: &Args) -> Result<(), Error> {
-    let statuses = fetch(args)?;
+    let (statuses, audit) = fetch(args)?;
     if args.has(Opt::Json) {
-        output::print(&render_json(&statuses))?;
+        output::print(&render_json(&statuses, audit.as_ref()))?;
     } else if !args.has(Opt::Quiet) {
-        output::print(render_lines(&statuses).as_bytes())?;
+        output::print(render_lines(&statuses, audit.as_ref()).as_bytes())?;
     }
     match first_problem(&statuses) {
         Some(error) if args.has(Opt::Check) => Err(error),
@@ -38,8 +38,8 @@ fn run(args: &Args) -> Result<(), Error> {
     }
 }
 
-/// Returns all pages as one.
-fn fetch(args: &Args) -> Result<Statuses, Error> {
+/// Returns all pages as one, and how the audit log stands, where the agent tells.
+fn fetch(args: &Args) -> Result<(Statuses, Option<AuditState>), Error> {
     let selector = args.selector()?;
     let mut session = Session::open(args)?;
     let mut profiles: Vec<ProfileStatus> = Vec::new();
@@ -52,8 +52,16 @@ fn fetch(args: &Args) -> Result<Statuses, Error> {
         let more = page.more && !page.profiles.is_empty();
         profiles.extend(page.profiles);
         if !more {
-            return Ok(Statuses { agent: page.agent, profiles, more });
+            return Ok((Statuses { agent: page.agent, profiles, more }, audit_state(&mut session)));
         }
+    }
+}
+
+/// An older agent does not know the question, and a guest may not ask it.
+fn audit_state(session: &mut Session) -> Option<AuditState> {
+    match session.ask(&Request::AuditState) {
+        Ok(Reply::AuditState(state)) => Some(state),
+        _ => None,
     }
 }
 
@@ -109,9 +117,12 @@ fn next_step(code: ErrorCode, name: &str) -> String {
     }
 }
 
-fn render_lines(statuses: &Statuses) -> String {
+fn render_lines(statuses: &Statuses, audit: Option<&AuditState>) -> String {
     let mut text = String::new();
     add_agent_lines(&mut text, &statuses.agent);
+    if let Some(audit) = audit {
+        add_audit_lines(&mut text, audit);
+    }
     for profile in &statuses.profiles {
         add_profile_lines(&mut text, profile);
     }
@@ -128,6 +139,18 @@ fn add_agent_lines(text: &mut String, agent: &AgentStatus) {
     add_line(text, format_args!("  profiles  {profile_count}"));
     if let Some(problem) = config_error {
         add_line(text, format_args!("  config    not in force: {problem}"));
+    }
+}
+
+fn add_audit_lines(text: &mut String, audit: &AuditState) {
+    let AuditState { mode, head, lines, lost, error, .. } = audit;
+    let head = head.as_deref().map(|head| format!(", {lines} lines, head {head}")).unwrap_or_default();
+    add_line(text, format_args!("  audit     {mode}{head}"));
+    if *lost > 0 {
+        add_line(text, format_args!("  audit     {lost} lines were lost"));
+    }
+    if let Some(problem) = error {
+        add_line(text, format_args!("  audit     cannot be written: {problem}"));
     }
 }
 
@@ -157,10 +180,10 @@ fn when(word: &str, seconds: Option<i64>) -> String {
     seconds.map(|seconds| word.to_owned() + &rfc3339(seconds)).unwrap_or_default()
 }
 
-fn render_json(statuses: &Statuses) -> Wiped {
+fn render_json(statuses: &Statuses, audit: Option<&AuditState>) -> Wiped {
     let mut json = Json::with_capacity(4096);
     json.object("");
-    add_agent(&mut json, &statuses.agent);
+    add_agent(&mut json, &statuses.agent, audit);
     json.array("profiles");
     for profile in &statuses.profiles {
         add_profile(&mut json, profile);
@@ -169,14 +192,20 @@ fn render_json(statuses: &Statuses) -> Wiped {
     json.finish()
 }
 
-fn add_agent(json: &mut Json, agent: &AgentStatus) {
+fn add_agent(json: &mut Json, agent: &AgentStatus, audit: Option<&AuditState>) {
     json.object("agent").text("version", &agent.version).number("pid", agent.pid.into());
     json.text("socket", &agent.socket)
         .boolean("locked", agent.locked)
         .time("started_at", Some(agent.started_at));
     json.text("secret_memory", &agent.secret_memory.to_string())
         .number("profile_count", agent.profile_count.into());
-    json.optional_text("config_error", agent.config_error.as_deref()).close("}");
+    json.optional_text("config_error", agent.config_error.as_deref());
+    if let Some(audit) = audit {
+        json.object("audit").text("mode", &audit.mode.to_string()).text("file", &audit.file);
+        json.optional_text("head", audit.head.as_deref()).number("lines", audit.lines);
+        json.number("lost", audit.lost).optional_text("error", audit.error.as_deref()).close("}");
+    }
+    json.close("}");
 }
 
 fn add_profile(json: &mut Json, profile: &ProfileStatus) {

@@ -2,11 +2,11 @@
 #![allow(dead_code, reason = "each test file that includes this one uses its own part")]
 
 use dph_agent_protocol::{
-    Add, AddFor, Added, AgentStatus, Bytes, Certificate, ErrorCode, Failure, Hello, HelloReply, Kept,
-    KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind,
-    Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory,
-    Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting,
-    Warning,
+    Add, AddFor, Added, AgentStatus, AuditMode, AuditState, Bytes, Certificate, ErrorCode, Failure, Hello,
+    HelloReply, Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page,
+    PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret,
+    SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust,
+    Unlock, Waiting, Warning,
 };
 
 /// All that can stand in a frame.
@@ -113,6 +113,7 @@ fn requests() -> Vec<(&'static str, Request)> {
                 deadline_ms: 29_800,
             }),
         ),
+        ("audit-state", Request::AuditState),
     ]
 }
 
@@ -159,6 +160,8 @@ fn replies() -> Vec<(&'static str, Reply)> {
                 notes: vec![text("a note")],
             }),
         ),
+        ("audit-state", Reply::AuditState(audit_state())),
+        ("audit-state-off", Reply::AuditState(audit_state_off())),
     ]
 }
 
@@ -408,6 +411,21 @@ fn added() -> Added {
 
 fn added_bare() -> Added {
     Added { profile: text("default"), verified: false, token_life_ms: None, notes: Vec::new() }
+}
+
+fn audit_state() -> AuditState {
+    AuditState {
+        mode: AuditMode::REQUIRED,
+        file: text("/home/alice/.local/state/dph-agent/audit.jsonl"),
+        head: Some("5e".repeat(32)),
+        lines: 70_000,
+        lost: 251,
+        error: Some(text("no space left on device")),
+    }
+}
+
+fn audit_state_off() -> AuditState {
+    AuditState { mode: AuditMode::OFF, file: text("audit.jsonl"), head: None, lines: 0, lost: 0, error: None }
 }
 
 fn pin() -> String {

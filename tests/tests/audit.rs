@@ -1,0 +1,436 @@
+//! The audit log, as a user, an attacker and a broken disk meet it.
+#![cfg(target_os = "linux")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a failed assumption is a failed test"
+)]
+
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use dph_agent_mock_platform::MockPlatform;
+use dph_agent_tests::{AgentProcess, Home, Ran, program, run, wait_for, wait_until};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getuid, prlimit};
+use serde_json::Value;
+
+const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
+const PASSPHRASE: &str = "correct horse battery staple";
+/// The user whom Linux calls nobody.
+const GUEST: u32 = 65534;
+
+/// A home with the profile `prod`, whose key is in a file.
+struct Scene {
+    home: Home,
+    platform: MockPlatform,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let scene = Self { home: Home::new(), platform: MockPlatform::start() };
+        scene.platform.add_user("alice", KEY);
+        scene.home.write("key", KEY);
+        scene.configure("");
+        scene
+    }
+
+    fn configure(&self, top: &str) {
+        let ca = self.platform.write_ca(&self.home.path(".")).canonicalize().unwrap();
+        self.home.write_config(&format!(
+            "{top}\n[profiles.prod]\nplatform = \"software-hub\"\nurl = \"{}\"\nusername = \"alice\"\n\
+             ca-file = \"{}\"\nkey-source = \"file:{}\"\n",
+            self.platform.url(),
+            ca.display(),
+            self.home.path("key").display()
+        ));
+    }
+
+    fn file(&self) -> PathBuf {
+        self.home.path(".local/state/dph-agent/audit.jsonl")
+    }
+
+    fn audit(&self, arguments: &[&str]) -> Ran {
+        self.audit_with(arguments, "")
+    }
+
+    fn audit_with(&self, arguments: &[&str], input: &str) -> Ran {
+        run(self.home.command(program("dph-agent")).arg("audit").args(arguments), input)
+    }
+
+    fn verify(&self) -> String {
+        self.audit(&["verify"]).unwrap()
+    }
+
+    /// Returns the lines with this event.
+    fn lines(&self, event: &str) -> Vec<Value> {
+        let ran = self.audit(&["--json"]);
+        let lines = ran.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.filter(|line| line["event"] == event).collect()
+    }
+
+    fn wait_for_line(&self, event: &str, code: &str) -> Value {
+        wait_for(&format!("{event} {code}"), || {
+            self.lines(event).into_iter().find(|line| line["code"].as_str().unwrap_or("") == code)
+        })
+    }
+
+    fn state(&self) -> Value {
+        self.home.client(&["status", "--json"]).json()["agent"]["audit"].clone()
+    }
+
+    /// Holds up whoever wants to write, as a disk does that hangs.
+    fn hang(&self) -> File {
+        let lock = File::open(self.home.path(".local/state/dph-agent/audit.lock")).unwrap();
+        lock.lock().unwrap();
+        lock
+    }
+
+    fn tokens(&self, callers: usize, each: usize) {
+        thread::scope(|scope| {
+            for _ in 0..callers {
+                scope.spawn(|| (0..each).for_each(|_| drop(self.home.client(&["token"]).unwrap())));
+            }
+        });
+    }
+}
+
+#[test]
+fn twenty_parallel_callers_leave_exactly_as_many_lines_as_they_got_tokens() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.tokens(20, 5);
+    agent.stop();
+    let lines = scene.lines("token");
+    assert_eq!(lines.len(), 100);
+    for line in &lines {
+        assert_eq!((&line["decision"], &line["profile"]), (&"granted".into(), &"prod".into()), "{line}");
+        assert_eq!(line["uid"], getuid().as_raw());
+        assert!(line["exe"].as_str().unwrap().ends_with("/dph-agent-client"), "{line}");
+        assert!(line["pid"].is_u64() && line["token"].as_str().unwrap().len() == 16, "{line}");
+    }
+    let bought = scene.lines("refresh");
+    assert_eq!((bought.len(), &bought[0]["token"]), (1, &lines[0]["token"]));
+    assert_eq!(bought[0].get("pid"), None, "the agent did it by itself");
+    assert!(scene.verify().starts_with("whole: "));
+    assert_eq!((scene.lines("started").len(), scene.lines("stopped").len()), (1, 1));
+}
+
+#[test]
+fn refusals_and_all_that_changes_something_are_recorded() {
+    let scene = Scene::new();
+    let _agent = scene.home.start_agent();
+    let client = |line: &str| scene.home.client(&line.split(' ').collect::<Vec<_>>());
+    client("token --profile nobody").failed_with(5);
+    let unknown = scene.wait_for_line("token", "no-such-profile");
+    assert_eq!((&unknown["decision"], unknown.get("profile")), (&"refused".into(), None));
+    client("refresh").unwrap();
+    assert_eq!(scene.wait_for_line("retry", "")["profile"], "prod");
+    client("default prod").unwrap();
+    scene.wait_for_line("default", "");
+    client("add --profile prod --no-verify").unwrap();
+    assert_eq!(scene.wait_for_line("add", "")["profile"], "prod");
+    scene.home.client_with(&["lock", "--set-passphrase", "--passphrase-stdin"], PASSPHRASE).unwrap();
+    scene.wait_for_line("lock", "");
+    client("token").failed_with(4);
+    assert_eq!(scene.wait_for_line("token", "locked")["decision"], "refused");
+    assert_eq!(scene.state()["mode"], "on", "a locked agent tells how its log stands");
+    scene.home.client_with(&["unlock", "--passphrase-stdin"], "wrong").failed_with(4);
+    scene.wait_for_line("unlock", "wrong-passphrase");
+    scene.home.client_with(&["unlock", "--passphrase-stdin"], PASSPHRASE).unwrap();
+    scene.wait_for_line("unlock", "");
+    client("forget --yes --dry-run").unwrap();
+    client("forget --yes").unwrap();
+    scene.wait_for_line("forget", "");
+    assert_eq!(scene.lines("forget").len(), 1, "what only looks is not recorded");
+    client("token").failed_with(5);
+    scene.wait_for_line("token", "no-key");
+}
+
+#[test]
+fn other_users_and_guests_are_recorded() {
+    let scene = Scene::new();
+    let Some(_agent) = open_to_guest(&scene) else { return };
+    let guest = |uid: u32, line: &str| {
+        let mut command = scene.home.command(scene.home.path("client"));
+        command.uid(uid).gid(uid).arg("--socket").arg(scene.home.path("shared/agent.sock"));
+        run(command.args(["--server-uid", "0"]).args(line.split(' ')), "")
+    };
+    guest(GUEST, "token").unwrap();
+    assert_eq!(scene.wait_for_line("token", "")["uid"], GUEST);
+    guest(GUEST, "forget --yes").failed_with(8);
+    assert_eq!(scene.wait_for_line("forget", "denied")["uid"], GUEST);
+    let status = guest(GUEST, "status --json").json();
+    assert_eq!(status["agent"].get("audit"), None, "guests do not learn where the log is");
+    assert_eq!(scene.wait_for_line("look", "denied")["request"], "audit-state");
+    guest(GUEST - 1, "token").failed_with(8);
+    assert_eq!(scene.wait_for_line("connect", "denied")["uid"], GUEST - 1);
+}
+
+/// Returns nothing for a user who cannot play another.
+#[expect(clippy::print_stderr, reason = "a test that proves nothing says so")]
+fn open_to_guest(scene: &Scene) -> Option<AgentProcess<'_>> {
+    if !getuid().is_root() {
+        eprintln!("skipped: only root can play another user");
+        return None;
+    }
+    scene.configure(&format!("allow-uid = [{GUEST}]"));
+    let open = |name: &str| fs::set_permissions(scene.home.path(name), fs::Permissions::from_mode(0o755));
+    fs::create_dir(scene.home.path("shared")).unwrap();
+    fs::copy(program("dph-agent-client"), scene.home.path("client")).unwrap();
+    [".", "shared", "client"].iter().for_each(|name| open(name).unwrap());
+    let socket = scene.home.path("shared/agent.sock");
+    let agent = scene.home.spawn_agent_with(|agent| agent.arg("--socket").arg(&socket));
+    let socket = socket.display().to_string();
+    wait_until("the agent answers", || scene.home.client(&["ping", "--socket", &socket]).ok);
+    Some(agent)
+}
+
+#[test]
+fn no_line_holds_a_key_a_token_or_a_passphrase() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    let token = scene.home.client(&["token"]).unwrap();
+    scene.home.client(&["token", "--profile", KEY]).failed_with(5);
+    scene.home.client(&["token", "--for-url", &format!("https://{KEY}")]).failed_with(5);
+    scene.home.client_with(&["token", "--reject"], &token).unwrap();
+    scene.home.client_with(&["lock", "--set-passphrase", "--passphrase-stdin"], PASSPHRASE).unwrap();
+    scene.home.client_with(&["unlock", "--passphrase-stdin"], PASSPHRASE).unwrap();
+    agent.stop();
+    let log = fs::read_to_string(scene.file()).unwrap();
+    assert!(log.lines().count() > 6, "{log}");
+    for secret in [KEY, PASSPHRASE, &token, &token[..20]] {
+        assert!(!log.contains(secret), "{log}");
+    }
+}
+
+#[test]
+fn a_leaked_token_tells_which_hand_outs_it_came_from_and_is_not_shown() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    let token = scene.home.client(&["token"]).unwrap();
+    scene.home.client(&["token"]).unwrap();
+    agent.stop();
+    let found = scene.audit_with(&["--token-stdin"], &format!("{token}\n")).unwrap();
+    assert_eq!(found.lines().count(), 3, "bought once and handed out twice: {found}");
+    assert!(!found.contains(&token));
+    let beside =
+        scene.home.client_with(&["audit", "--token-stdin", "--json", "--profile", "prod"], &token).unwrap();
+    assert_eq!(beside.lines().count(), 3, "the client runs the program beside it");
+    let other = scene.audit_with(&["--token-stdin"], "eyJ.other.sig");
+    assert!(other.failed_with(1).err.contains("no line is about this token"), "{other:?}");
+    assert_eq!(scene.audit_with(&["--token-stdin"], "").status, 1);
+    assert_eq!(scene.audit(&["--since", "soon"]).status, 2);
+    assert_eq!(scene.audit(&["--since", "2999-01-01"]).unwrap(), "");
+    assert!(scene.audit(&["--since", "1h"]).unwrap().contains(" token     granted  prod "));
+}
+
+#[test]
+fn random_changes_of_a_real_log_are_found_by_the_program() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.tokens(4, 5);
+    agent.stop();
+    let log = fs::read(scene.file()).unwrap();
+    scene.verify();
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        usize::try_from(state % below as u64).unwrap()
+    };
+    for _ in 0..60 {
+        let mut changed = log.clone();
+        let at = random(log.len());
+        changed[at] ^= u8::try_from(1 + random(255)).unwrap();
+        fs::write(scene.file(), &changed).unwrap();
+        let ran = scene.audit(&["verify"]);
+        assert!(ran.failed_with(1).err.contains("audit.jsonl, line "), "byte {at}: {ran:?}");
+    }
+}
+
+#[test]
+fn the_head_from_the_agents_log_shows_that_the_end_was_cut_off() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.tokens(1, 3);
+    wait_until("all is written", || scene.lines("token").len() == 3);
+    let status = scene.state();
+    agent.stop();
+    assert!(scene.audit(&["verify", "--head", status["head"].as_str().unwrap()]).ok);
+    let log = scene.home.log();
+    let last = log.lines().rfind(|line| line.contains("the audit log ends here")).unwrap();
+    let head = last.split("head=").nth(1).and_then(|rest| rest.split([' ', '"']).find(|it| !it.is_empty()));
+    let head = head.unwrap();
+    assert!(scene.verify().contains(head), "{last}");
+    let whole = fs::read_to_string(scene.file()).unwrap();
+    let end = whole.trim_end().rfind('\n').unwrap() + 1;
+    fs::write(scene.file(), &whole[..end]).unwrap();
+    scene.verify();
+    let cut = scene.audit(&["verify", "--head", head]);
+    assert!(cut.failed_with(1).err.contains("cut off"), "{cut:?}");
+    assert_eq!(scene.audit(&["verify", "--head", "xyz"]).status, 2);
+}
+
+#[test]
+fn a_torn_last_line_is_no_tampering_and_the_chain_goes_on_behind_it() {
+    let scene = Scene::new();
+    scene.home.start_agent().stop();
+    let whole = fs::read_to_string(scene.file()).unwrap();
+    fs::write(scene.file(), &whole[..whole.len() - 30]).unwrap();
+    let verdict = scene.verify();
+    assert!(verdict.contains("note: audit.jsonl, line 4: not finished"), "{verdict}");
+    scene.home.start_agent().stop();
+    let verdict = scene.verify();
+    assert!(verdict.contains("before line 5: the rest of an unfinished line"), "{verdict}");
+    assert!(fs::read_to_string(scene.file()).unwrap().starts_with(&whole[..whole.len() - 30]));
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_many_hand_outs_leaves_a_whole_log_that_goes_on() {
+    let scene = Scene::new();
+    for mode in ["on", "required"] {
+        scene.configure(&format!("audit = \"{mode}\""));
+        let mut agent = scene.home.start_agent();
+        scene.home.client(&["token"]).unwrap();
+        let before = scene.lines("token").len();
+        thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| while scene.home.client(&["token"]).ok {});
+            }
+            wait_until("hand-outs are recorded", || scene.lines("token").len() > before + 30);
+            agent.signal(Signal::KILL);
+            agent.wait();
+        });
+        scene.verify();
+        let again = scene.home.start_agent();
+        scene.home.client(&["token"]).unwrap();
+        again.stop();
+        scene.verify();
+    }
+}
+
+#[test]
+fn a_full_disk_is_reported_and_what_was_lost_is_told_once_there_is_room() {
+    let scene = Scene::new();
+    let agent = start_under_limits(&scene);
+    scene.home.client(&["token"]).unwrap();
+    wait_until("all is written", || scene.lines("token").len() == 1);
+    fill(&scene, &agent);
+    for _ in 0..10 {
+        scene.home.client(&["token"]).unwrap();
+    }
+    let state = wait_for("lines are lost", || Some(scene.state()).filter(|it| it["lost"].as_u64() > Some(4)));
+    assert!(state["error"].as_str().unwrap().contains("audit log"), "{state}");
+    scene.verify();
+    limit(&agent, None);
+    scene.home.client(&["token"]).unwrap();
+    wait_until("it is written again", || scene.state()["error"].is_null());
+    let told: u64 = scene.lines("lost").iter().map(|line| line["lines"].as_u64().unwrap()).sum();
+    assert_eq!(Some(told), scene.state()["lost"].as_u64());
+    assert_eq!(scene.lines("token").len() as u64 + told, 12);
+    let verdict = scene.verify();
+    assert!(verdict.contains("could not be written before this one"), "{verdict}");
+}
+
+#[test]
+fn where_it_is_required_a_full_disk_stops_hand_outs_and_nothing_else() {
+    let scene = Scene::new();
+    scene.configure("audit = \"required\"");
+    let agent = start_under_limits(&scene);
+    scene.home.client(&["token"]).unwrap();
+    assert_eq!(scene.lines("token").len(), 1, "it was written before the answer");
+    fill(&scene, &agent);
+    wait_until("the disk is full", || !scene.home.client(&["token"]).ok);
+    let refused = scene.home.client(&["token"]);
+    assert!(refused.failed_with(8).err.contains("cannot be recorded"), "{refused:?}");
+    scene.home.client(&["refresh"]).unwrap();
+    scene.home.client(&["lock"]).unwrap();
+    scene.home.client(&["unlock"]).unwrap();
+    limit(&agent, None);
+    scene.home.client(&["token"]).unwrap();
+    scene.verify();
+}
+
+/// Starts an agent that gets an error in place of a signal when a file becomes too long.
+fn start_under_limits(scene: &Scene) -> AgentProcess<'_> {
+    scene.home.start_agent_with(|agent| {
+        *agent = scene.home.command("sh");
+        agent.args(["-c", "trap '' XFSZ; exec \"$0\" --log-level off"]).arg(program("dph-agent"))
+    })
+}
+
+/// Leaves room for a part of a line.
+fn fill(scene: &Scene, agent: &AgentProcess<'_>) {
+    limit(agent, Some(fs::metadata(scene.file()).unwrap().len() + 100));
+}
+
+fn limit(agent: &AgentProcess<'_>, current: Option<u64>) {
+    let pid = Pid::from_raw(i32::try_from(agent.pid()).unwrap());
+    prlimit(pid, Resource::Fsize, Rlimit { current, maximum: None }).unwrap();
+}
+
+#[test]
+fn a_disk_that_hangs_holds_up_nobody_and_loses_nothing_that_finds_room() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+    wait_until("all is written", || scene.lines("token").len() == 1);
+    let hanging = scene.hang();
+    let (len, begin) = (fs::metadata(scene.file()).unwrap().len(), Instant::now());
+    scene.tokens(4, 10);
+    assert!(begin.elapsed() < Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(fs::metadata(scene.file()).unwrap().len(), len, "nothing could be written");
+    drop(hanging);
+    agent.stop();
+    let lost: u64 = scene.lines("lost").iter().map(|line| line["lines"].as_u64().unwrap()).sum();
+    assert_eq!(scene.lines("token").len() as u64 + lost, 41);
+    scene.verify();
+}
+
+#[test]
+fn where_it_is_required_a_disk_that_hangs_stops_hand_outs_in_time() {
+    let scene = Scene::new();
+    scene.configure("audit = \"required\"");
+    let _agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+    let hanging = scene.hang();
+    scene.home.client(&["token"]).failed_with(8);
+    scene.home.client(&["ping"]).unwrap();
+    drop(hanging);
+    scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
+fn a_reload_puts_another_mode_into_force_and_that_is_recorded() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+    scene.configure("audit = \"off\"");
+    agent.signal(Signal::HUP);
+    wait_until("it is off", || scene.state()["mode"] == "off");
+    scene.home.client(&["token"]).unwrap();
+    scene.configure("audit = \"required\"");
+    agent.signal(Signal::HUP);
+    wait_until("it is required", || scene.state()["mode"] == "required");
+    scene.home.client(&["token"]).unwrap();
+    assert_eq!(scene.lines("token").len(), 2);
+    let modes: Vec<_> = scene.lines("mode").iter().map(|line| line["mode"].clone()).collect();
+    assert_eq!(modes, ["off", "required"]);
+    let state = scene.state();
+    assert!(scene.verify().contains(state["head"].as_str().unwrap()));
+    assert_eq!(state["file"], scene.file().display().to_string());
+}
+
+#[test]
+fn a_home_without_a_log_is_told_so() {
+    let home = Home::new();
+    let none = run(home.command(program("dph-agent")).args(["audit", "verify"]), "");
+    assert!(none.failed_with(1).err.contains("there is no audit log in"), "{none:?}");
+}
