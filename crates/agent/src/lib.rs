@@ -6,6 +6,7 @@
 
 pub mod authorize;
 pub mod binding;
+pub mod caller;
 pub mod clock;
 pub mod config;
 pub mod error;
