@@ -50,7 +50,11 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::Lock(_)
         | Request::Unlock(_)
         | Request::LockState
-        | Request::Stop => false,
+        | Request::Stop
+        | Request::Pending(_)
+        | Request::Approve(_)
+        | Request::Deny(_)
+        | Request::Explain(_) => false,
     }
 }
 
@@ -71,7 +75,11 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Add(_)
         | Request::SetDefault(_)
         | Request::Remove(_)
-        | Request::Refresh(_) => false,
+        | Request::Refresh(_)
+        | Request::Pending(_)
+        | Request::Approve(_)
+        | Request::Deny(_)
+        | Request::Explain(_) => false,
     }
 }
 
@@ -103,8 +111,11 @@ mod tests {
             authorize(Request::Token(dph_agent_protocol::TokenRequest::default()), &guest, &1000, false)
                 .is_ok()
         );
-        let refused = authorize(Request::Stop, &guest, &1000, false).unwrap_err();
-        assert_eq!(refused.code, ErrorCode::DENIED);
+        let approve = Request::Approve(dph_agent_protocol::Approve::default());
+        for request in [Request::Stop, Request::Pending(dph_agent_protocol::Page::default()), approve] {
+            let refused = authorize(request, &guest, &1000, false).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::DENIED);
+        }
         assert!(authorize(Request::Stop, &OWN, &1000, false).is_ok());
     }
 }

@@ -1,6 +1,7 @@
 //! The configuration: parsed once, valid ever after.
 
 mod file;
+mod policy;
 mod profile;
 mod read;
 
@@ -15,6 +16,7 @@ pub use read::{Fault, parse};
 
 use crate::error::Problem;
 use crate::lock::AutoLock;
+use crate::policy::Policy;
 
 /// What the configuration file says.
 #[derive(Clone, Debug, Default)]
@@ -27,6 +29,8 @@ pub struct Config {
     pub auto_lock: AutoLock,
     /// The profiles by name.
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
+    /// Who may have the tokens of a profile, where not everybody may.
+    pub policies: BTreeMap<ProfileName, Arc<Policy>>,
 }
 
 impl Config {

@@ -4,6 +4,7 @@
 //! [`session`] speaks with one client; [`authorize`] permits and [`handle`] carries out; [`vault`]
 //! owns every secret, decides by [`freshness`] and buys by [`exchange`].
 
+pub mod askpass;
 pub mod authorize;
 pub mod binding;
 pub mod caller;
@@ -24,7 +25,10 @@ pub mod log;
 #[cfg(target_os = "linux")]
 pub mod notify;
 pub mod only_one;
+mod own_session;
 pub mod paths;
+pub mod pending;
+pub mod policy;
 pub mod private_file;
 pub mod proxies;
 pub mod refresh;
@@ -59,6 +63,7 @@ use listening::take_place;
 use lock::RecordFile;
 use only_one::OnlyOne;
 use paths::Paths;
+use pending::Pending;
 use signals::{Signals, Wish};
 use vault::{Surroundings, VaultHandle};
 
@@ -167,6 +172,9 @@ fn furnish(
         endpoint,
         started_at,
         stop: CancellationToken::new(),
+        pending: Pending::default(),
+        window: Mutex::default(),
+        has_display: askpass::has_display(),
     };
     Ok((desk, task))
 }

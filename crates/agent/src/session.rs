@@ -17,6 +17,7 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::authorize::authorize;
+use crate::caller::Asker;
 use crate::error::{Chain, Problem};
 use crate::handle::{Desk, handle};
 use crate::sessions::Seat;
@@ -50,20 +51,21 @@ enum SessionError {
 
 /// Serves one client until it leaves, breaks a rule or has to make room.
 pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Desk) {
+    let asker = Asker::new(peer, connection.far_end());
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (Incoming(reader), Outgoing(writer));
-    let session = Session { peer, own, desk };
+    let session = Session { asker, own, desk };
     let ended = tokio::select! {
         ended = session.serve(&mut incoming, &mut outgoing, &seat) => ended,
         () = seat.asked_to_leave() => Ok(()),
     };
     if let Err(error) = ended {
-        debug!(error = %Chain(&error), pid = session.peer.pid, "a session ended early");
+        debug!(error = %Chain(&error), pid = session.asker.peer().pid, "a session ended early");
     }
 }
 
 struct Session<'a> {
-    peer: Peer,
+    asker: Asker,
     own: Uid,
     desk: &'a Desk,
 }
@@ -116,9 +118,9 @@ impl Session<'_> {
     async fn answer(&self, frame: Frame) -> Result<Reply, Problem> {
         let request = Request::from_body(frame.kind, &frame.body).map_err(unreadable)?;
         drop(frame);
-        debug!(request = request.name(), pid = self.peer.pid, "request");
-        let permit = authorize(request, &self.peer, &self.own, self.desk.vault.is_locked())?;
-        Box::pin(handle(permit, self.desk)).await
+        debug!(request = request.name(), pid = self.asker.peer().pid, "request");
+        let permit = authorize(request, self.asker.peer(), &self.own, self.desk.vault.is_locked())?;
+        Box::pin(handle(permit, &self.asker, self.desk)).await
     }
 }
 

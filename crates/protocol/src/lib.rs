@@ -21,12 +21,13 @@ use core::time::Duration;
 pub use code::ErrorCode;
 pub use message::{Bytes, DecodeError, EncodeError};
 pub use reply::{
-    Added, AgentStatus, Certificate, Failure, KeyState, LastError, Listing, LockState, Pong, Prepared,
-    ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Warning,
+    Added, AgentStatus, Certificate, Explained, Failure, KeyState, LastError, Listing, LockState,
+    PendingList, PendingRequest, Pong, Prepared, Process, ProfileEntry, ProfileStatus, Reply, SecretMemory,
+    Statuses, Token, TokenState, Trust, Verdict, Warning,
 };
 pub use request::{
-    Add, Kept, KeySourceKind, Lock, Page, PlatformKind, Prepare, RefreshMode, Request, Selector, Settings,
-    StatusRequest, TokenRequest, Unlock, Waiting,
+    Add, Approve, Deny, Explain, Kept, KeySourceKind, Lock, Page, PlatformKind, Prepare, RefreshMode,
+    Request, Selector, Settings, StatusRequest, TokenRequest, Unlock, Waiting,
 };
 pub use secret::Secret;
 pub use version::{Hello, HelloReply};

@@ -2,10 +2,11 @@
 #![allow(dead_code, reason = "each test file that includes this one uses its own part")]
 
 use dph_agent_protocol::{
-    Add, Added, AgentStatus, Bytes, Certificate, ErrorCode, Failure, Hello, HelloReply, Kept, KeySourceKind,
-    KeyState, LastError, Listing, Lock, LockState, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
-    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
-    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
+    Add, Added, AgentStatus, Approve, Bytes, Certificate, Deny, ErrorCode, Explain, Explained, Failure,
+    Hello, HelloReply, Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Page, PendingList,
+    PendingRequest, PlatformKind, Pong, Prepare, Prepared, Process, ProfileEntry, ProfileStatus, RefreshMode,
+    Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest,
+    TokenState, Trust, Unlock, Verdict, Waiting, Warning,
 };
 
 /// All that can stand in a frame.
@@ -102,6 +103,20 @@ fn requests() -> Vec<(&'static str, Request)> {
         ("unlock", Request::Unlock(Unlock { passphrase: secret("correct horse"), deadline_ms: 29_800 })),
         ("unlock-bare", Request::Unlock(Unlock::default())),
         ("lock-state", Request::LockState),
+        ("pending", Request::Pending(Page::default())),
+        ("pending-after", Request::Pending(Page { after: text("4q7m2k") })),
+        (
+            "approve",
+            Request::Approve(Approve {
+                id: text("4q7m2k"),
+                passphrase: secret("correct horse"),
+                deadline_ms: 29_800,
+            }),
+        ),
+        ("approve-bare", Request::Approve(Approve { id: text("4q7m2k"), ..Approve::default() })),
+        ("deny", Request::Deny(Deny { id: text("4q7m2k") })),
+        ("explain", Request::Explain(Explain { pid: 4242, selector: prod() })),
+        ("explain-default", Request::Explain(Explain { pid: 1, selector: Selector::default() })),
     ]
 }
 
@@ -139,6 +154,10 @@ fn replies() -> Vec<(&'static str, Reply)> {
             "lock-state-open",
             Reply::LockState(LockState { locked: false, has_passphrase: false, notes: Vec::new() }),
         ),
+        ("pending-list", Reply::PendingList(pending_list())),
+        ("pending-list-empty", Reply::PendingList(PendingList { requests: Vec::new(), more: false })),
+        ("explained", Reply::Explained(explained())),
+        ("explained-bare", Reply::Explained(explained_bare())),
     ]
 }
 
@@ -388,6 +407,53 @@ fn added() -> Added {
 
 fn added_bare() -> Added {
     Added { profile: text("default"), verified: false, token_life_ms: None, notes: Vec::new() }
+}
+
+fn pending_list() -> PendingList {
+    let job = PendingRequest {
+        id: text("4q7m2k"),
+        profile: text("prod"),
+        process: process(),
+        since: 1_800_000_000,
+        expires_in_ms: 59_000,
+    };
+    let unknown = PendingRequest {
+        id: text("zz0000"),
+        profile: text("cloud"),
+        process: Process::default(),
+        since: -1,
+        expires_in_ms: 0,
+    };
+    PendingList { requests: vec![job, unknown], more: true }
+}
+
+fn process() -> Process {
+    Process {
+        pid: Some(4242),
+        exe: Some(text("/usr/bin/dph-agent-client")),
+        unit: Some(text("job.service")),
+        parent: Some(text("/usr/bin/bash")),
+    }
+}
+
+fn explained() -> Explained {
+    Explained {
+        profile: text("prod"),
+        process: process(),
+        verdict: Verdict::CONFIRM,
+        reason: text("`confirm` of profile `prod` asks somebody"),
+        notes: vec![text("a first note"), text("a second note")],
+    }
+}
+
+fn explained_bare() -> Explained {
+    Explained {
+        profile: text("default"),
+        process: Process { pid: Some(1), ..Process::default() },
+        verdict: Verdict(300),
+        reason: String::new(),
+        notes: Vec::new(),
+    }
 }
 
 fn pin() -> String {
