@@ -4,6 +4,7 @@ mod add;
 mod agent;
 mod drop;
 mod lock;
+mod policy;
 mod profiles;
 mod status;
 mod token;
@@ -20,6 +21,10 @@ pub(crate) static ALL: &[Command] = &[
     profiles::REFRESH,
     lock::LOCK,
     lock::UNLOCK,
+    policy::PENDING,
+    policy::APPROVE,
+    policy::DENY,
+    policy::POLICY,
     drop::FORGET,
     drop::REMOVE,
     agent::PING,
