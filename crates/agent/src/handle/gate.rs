@@ -29,15 +29,18 @@ pub(super) async fn permitted(
     desk: &Desk,
 ) -> Result<ProfileName, Problem> {
     let case = Case::open(&selector, asker, desk);
-    let (profile, case) = within(left_ms(end), case, "the look at the caller", desk).await?;
+    let (profile, case) = within(left_ms(end), case, LOOK, desk).await?;
     if let Some(case) = case
-        && let Some(confirm) = case.decided().await?
+        && let Some(confirm) = within(left_ms(end), case.decided(), LOOK, desk).await?
     {
         case.confirmed(confirm, end, desk).await?;
-        within(left_ms(end), case.still_stands(asker, desk), "the look at the caller", desk).await?;
+        within(left_ms(end), case.still_stands(asker, desk), LOOK, desk).await?;
     }
     Ok(profile)
 }
+
+/// What takes long where an executable lies on a disk that does not answer.
+const LOOK: &str = "the look at the calling program";
 
 /// A request to which a policy applies.
 struct Case {
