@@ -12,7 +12,7 @@ use std::sync::Arc;
 use dph_agent_ipc::{FarEnd, Peer, Uid};
 use tokio::sync::OnceCell;
 
-use crate::clock::{Clock, Steady, SystemClock};
+use crate::clock::Steady;
 use crate::error::Problem;
 use crate::exchange::blocking;
 
@@ -82,9 +82,9 @@ pub struct Asker {
 }
 
 impl Asker {
-    /// Remembers how to ask about the other end of a connection that was just made.
-    pub fn new(peer: Peer, far_end: FarEnd) -> Self {
-        Self { peer, far_end, connected: SystemClock.steady(), seen: OnceCell::new() }
+    /// Remembers how to ask about the other end of a connection that was made at `connected`.
+    pub fn new(peer: Peer, far_end: FarEnd, connected: Steady) -> Self {
+        Self { peer, far_end, connected, seen: OnceCell::new() }
     }
 
     /// Returns who connected, as far as the kernel told at once.

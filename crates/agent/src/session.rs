@@ -51,7 +51,7 @@ enum SessionError {
 
 /// Serves one client until it leaves, breaks a rule or has to make room.
 pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Desk) {
-    let asker = Asker::new(peer, connection.far_end());
+    let asker = Asker::new(peer, connection.far_end(), desk.surroundings.clock.steady());
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (Incoming(reader), Outgoing(writer));
     let session = Session { asker, own, desk };
