@@ -93,9 +93,10 @@ fn a_guest_gets_tokens_and_changes_nothing() {
     let _agent = scene.start();
     scene.token_comes();
     assert!(scene.guest("status").ok && scene.guest("list").ok);
-    for line in
-        ["stop", "add --key-source session", "forget --yes", "remove --yes", "default prod", "refresh"]
-    {
+    let change =
+        ["stop", "add --key-source session", "forget --yes", "remove --yes", "default prod", "refresh"];
+    let confirm = ["pending", "approve 4q7m2k", "deny 4q7m2k", "policy explain --pid 1"];
+    for line in change.into_iter().chain(confirm) {
         let refused = scene.guest(line);
         assert!(refused.failed_with(8).err.contains("agent's own user"), "{line}: {refused:?}");
     }

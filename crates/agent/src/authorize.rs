@@ -53,7 +53,11 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::AddFor(_)
         | Request::Migrate(_)
         | Request::AuditState
-        | Request::Stop => false,
+        | Request::Stop
+        | Request::Pending(_)
+        | Request::Approve(_)
+        | Request::Deny(_)
+        | Request::Explain(_) => false,
     }
 }
 
@@ -77,7 +81,11 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Remove(_)
         | Request::AddFor(_)
         | Request::Migrate(_)
-        | Request::Refresh(_) => false,
+        | Request::Refresh(_)
+        | Request::Pending(_)
+        | Request::Approve(_)
+        | Request::Deny(_)
+        | Request::Explain(_) => false,
     }
 }
 
@@ -110,7 +118,9 @@ mod tests {
             authorize(Request::Token(dph_agent_protocol::TokenRequest::default()), &guest, &1000, false)
                 .is_ok()
         );
-        for request in [Request::Stop, Request::AuditState] {
+        let approve = Request::Approve(dph_agent_protocol::Approve::default());
+        let pending = Request::Pending(dph_agent_protocol::Page::default());
+        for request in [Request::Stop, Request::AuditState, pending, approve] {
             let refused = authorize(request, &guest, &1000, false).unwrap_err();
             assert_eq!(refused.code, ErrorCode::DENIED);
         }

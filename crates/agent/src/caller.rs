@@ -1,65 +1,246 @@
-//! Which program is at the other end, as far as the system tells.
+//! Who asks: which program made a connection, as far as the system tells. It is advice for policies and
+//! logs, and no wall: code of the same user can make another program do what it wants.
 
-use std::path::PathBuf;
+#[cfg(target_os = "linux")]
+mod linux;
 
-use dph_agent_ipc::{Peer, Uid};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
-/// The program that asks.
+use dph_agent_ipc::{FarEnd, Peer, Uid};
+use tokio::sync::OnceCell;
+
+use crate::clock::Steady;
+use crate::error::Problem;
+use crate::exchange::blocking;
+
+/// Characters of a path that are shown, so that sixteen who wait fit into a frame.
+const SHOWN: usize = 256;
+
+/// Who asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Caller {
-    /// Its user.
+    /// The user that it ran as when it connected.
     pub uid: Uid,
-    /// Its process, where the system says.
+    /// Its process.
     pub pid: Option<u32>,
-    /// Its executable, where the system says.
+    /// The executable that it runs; of a script, the interpreter.
     pub exe: Option<PathBuf>,
-    /// The systemd unit that it runs in, where it does.
+    /// The innermost systemd unit that it is in.
     pub unit: Option<String>,
+    /// The executable of the process that started it.
+    pub parent: Option<PathBuf>,
+    /// The file behind `exe`, or why `exe` is no ground for a decision.
+    pub file: Result<FileId, Doubt>,
+}
+
+/// A file, whatever it is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+/// Why an executable is not known, or not to be believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Doubt {
+    /// The process is no more, so that its number may be another's.
+    #[error("its process has ended")]
+    Gone,
+    /// Its number means nothing here.
+    #[error("its process is out of the agent's sight, in another container perhaps")]
+    OutOfSight,
+    /// The process does not let the agent look.
+    #[error("the system does not let the agent see which executable it runs")]
+    Closed,
+    /// What the process runs is no longer on the disk.
+    #[error("its executable was replaced or deleted since it was started")]
+    Replaced,
+    /// Nobody wanted to know.
+    #[error("nobody has looked which file it runs")]
+    NotAsked,
+    /// The agent cannot ask.
+    #[error("only Linux tells which executable a process runs")]
+    NotTold,
+}
+
+/// An executable on the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Executable {
+    /// Where it is, without symbolic links.
+    pub path: PathBuf,
+    /// The file.
+    pub file: FileId,
+}
+
+/// One connection's caller, looked up once, and only when somebody wants to know.
+#[derive(Debug)]
+pub struct Asker {
+    peer: Peer,
+    far_end: FarEnd,
+    connected: Steady,
+    seen: OnceCell<Arc<Caller>>,
+    /// What is known without asking a disk.
+    noted: OnceLock<Arc<Caller>>,
+}
+
+impl Asker {
+    /// Remembers how to ask about the other end of a connection that was made at `connected`.
+    pub fn new(peer: Peer, far_end: FarEnd, connected: Steady) -> Self {
+        Self { peer, far_end, connected, seen: OnceCell::new(), noted: OnceLock::new() }
+    }
+
+    /// Returns who connected, as far as the kernel told at once.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Returns who asks.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn caller(&self) -> Result<Arc<Caller>, Problem> {
+        self.seen.get_or_try_init(|| self.look()).await.map(Arc::clone)
+    }
+
+    /// Returns who asks, by what the kernel tells at once: not which file the executable is.
+    pub fn for_the_record(&self) -> Arc<Caller> {
+        let noted = || Arc::new(Caller::noted(self.peer.clone(), &self.far_end, self.connected));
+        Arc::clone(self.seen.get().unwrap_or_else(|| self.noted.get_or_init(noted)))
+    }
+
+    /// Whether the process still runs what it ran when it was looked up.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn is_unchanged(&self) -> Result<bool, Problem> {
+        let (before, now) = (self.caller().await?, self.look().await?);
+        Ok((&before.exe, before.file) == (&now.exe, now.file))
+    }
+
+    /// An executable may lie on a disk that does not answer.
+    async fn look(&self) -> Result<Arc<Caller>, Problem> {
+        let (peer, far_end, connected) = (self.peer.clone(), self.far_end.clone(), self.connected);
+        blocking(move || Arc::new(Caller::of(peer, &far_end, connected))).await
+    }
 }
 
 impl Caller {
-    /// Looks up who `peer` is; it asks the kernel alone, which does not wait for a disk.
-    #[cfg_attr(unix, expect(clippy::clone_on_copy, reason = "on Windows a user is a text"))]
-    pub fn of(peer: &Peer) -> Self {
-        let pid = peer.pid;
-        Self { uid: peer.uid.clone(), pid, exe: pid.and_then(system::exe), unit: pid.and_then(system::unit) }
+    /// Looks up who made a connection at `connected`. It may block.
+    #[cfg(target_os = "linux")]
+    pub fn of(peer: Peer, far_end: &FarEnd, connected: Steady) -> Self {
+        linux::look(peer, far_end.process(), connected)
+    }
+
+    /// Returns what the kernel told about who made a connection.
+    #[cfg(not(target_os = "linux"))]
+    pub fn of(peer: Peer, _far_end: &FarEnd, _connected: Steady) -> Self {
+        Self::unknown(peer, Doubt::NotTold)
+    }
+
+    /// Looks up who made a connection at `connected`, without asking a disk.
+    #[cfg(target_os = "linux")]
+    fn noted(peer: Peer, far_end: &FarEnd, connected: Steady) -> Self {
+        linux::note(peer, far_end.process(), connected)
+    }
+
+    /// Returns what the kernel told about who made a connection.
+    #[cfg(not(target_os = "linux"))]
+    fn noted(peer: Peer, _far_end: &FarEnd, _connected: Steady) -> Self {
+        Self::of_connection(peer)
+    }
+
+    /// Returns what the kernel told about who made a connection that nobody looks at any closer.
+    pub fn of_connection(peer: Peer) -> Self {
+        Self::unknown(peer, Doubt::NotAsked)
+    }
+
+    /// Looks up a process as if it had just connected. It may block.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such process, or this system tells nothing of it.
+    #[cfg(target_os = "linux")]
+    pub fn of_process(pid: u32) -> io::Result<Self> {
+        linux::look_at(pid)
+    }
+
+    /// Tells nothing.
+    ///
+    /// # Errors
+    ///
+    /// Always.
+    #[cfg(not(target_os = "linux"))]
+    pub fn of_process(_pid: u32) -> io::Result<Self> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, Doubt::NotTold))
+    }
+
+    fn unknown(peer: Peer, doubt: Doubt) -> Self {
+        Self { uid: peer.uid, pid: peer.pid, exe: None, unit: None, parent: None, file: Err(doubt) }
+    }
+
+    /// Returns the executable in words for people.
+    pub fn program(&self) -> String {
+        self.exe.as_deref().map_or_else(|| "an unknown program".to_owned(), shown)
     }
 }
 
-/// Returns the unit in `/proc/PID/cgroup`: the last part of the path that names a service or a scope.
-#[cfg(any(target_os = "linux", test))]
-fn unit_of(cgroup: &str) -> Option<String> {
-    let is_unit = |part: &&str| part.ends_with(".service") || part.ends_with(".scope");
-    // Version 2 has one line, `0::/…`; of version 1 the line of systemd's own hierarchy counts.
-    let line = cgroup.lines().find(|line| line.starts_with("0::") || line.contains(":name=systemd:"))?;
-    line.split('/').rfind(is_unit).map(str::to_owned)
-}
-
-#[cfg(target_os = "linux")]
-mod system {
-    use std::fs;
-    use std::path::PathBuf;
-
-    pub(super) fn exe(pid: u32) -> Option<PathBuf> {
-        fs::read_link(format!("/proc/{pid}/exe")).ok()
-    }
-
-    pub(super) fn unit(pid: u32) -> Option<String> {
-        super::unit_of(&fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?)
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.program())?;
+        if let Some(pid) = self.pid {
+            write!(f, ", process {pid}")?;
+        }
+        if let Some(unit) = &self.unit {
+            write!(f, ", in {unit}")?;
+        }
+        if let Some(parent) = &self.parent {
+            write!(f, ", started by {}", shown(parent))?;
+        }
+        Ok(())
     }
 }
 
-/// Elsewhere the process is known by its number alone.
-#[cfg(not(target_os = "linux"))]
-mod system {
-    use std::path::PathBuf;
+/// Returns a path in words for people: what could move or hide text is replaced, and of a long one the end is
+/// kept.
+pub fn shown(path: &Path) -> String {
+    plain(&path.to_string_lossy())
+}
 
-    pub(super) fn exe(_pid: u32) -> Option<PathBuf> {
-        None
+fn plain(text: &str) -> String {
+    let is_plain = |c: char| c == ' ' || c.is_ascii_graphic() || c.is_alphanumeric();
+    let start = text.chars().count().saturating_sub(SHOWN);
+    text.chars().skip(start).map(|c| if is_plain(c) { c } else { '?' }).collect()
+}
+
+impl Executable {
+    /// Looks at an executable on the disk. It may block.
+    ///
+    /// # Errors
+    ///
+    /// As the system says.
+    pub fn at(path: &Path) -> io::Result<Self> {
+        let path = path.canonicalize()?;
+        Ok(Self { file: FileId::at(&path)?, path })
+    }
+}
+
+impl FileId {
+    /// Returns the file that `path` leads to.
+    #[cfg(unix)]
+    fn at(path: &Path) -> io::Result<Self> {
+        use std::os::unix::fs::MetadataExt as _;
+        let file = std::fs::metadata(path)?;
+        Ok(Self { device: file.dev(), inode: file.ino() })
     }
 
-    pub(super) fn unit(_pid: u32) -> Option<String> {
-        None
+    #[cfg(windows)]
+    fn at(_path: &Path) -> io::Result<Self> {
+        Err(io::Error::new(io::ErrorKind::Unsupported, Doubt::NotTold))
     }
 }
 
@@ -68,19 +249,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_unit_is_the_last_service_or_scope_of_the_path() {
-        let user = "0::/user.slice/user-1000.slice/user@1000.service/app.slice/run-u7.scope\n";
-        assert_eq!(unit_of(user).as_deref(), Some("run-u7.scope"));
-        let job = "12:cpu:/\n1:name=systemd:/system.slice/nightly.service/inner\n";
-        assert_eq!(unit_of(job).as_deref(), Some("nightly.service"));
-        assert_eq!(unit_of("0::/init\n"), None);
-        assert_eq!(unit_of(""), None);
-    }
-
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn this_process_is_known_by_its_executable() {
-        let caller = Caller::of(&Peer { uid: 0, pid: Some(std::process::id()) });
-        assert_eq!(caller.exe, Some(std::env::current_exe().unwrap()));
+    fn a_path_cannot_forge_lines_and_of_a_long_one_the_end_is_shown() {
+        assert_eq!(shown(Path::new("/tmp/x\nallow\u{1b}[2J\u{202e}é")), "/tmp/x?allow?[2J?é");
+        let long = format!("/{}/program", "x".repeat(5000));
+        assert_eq!(shown(Path::new(&long)).chars().count(), SHOWN);
+        assert!(shown(Path::new(&long)).ends_with("/program"));
     }
 }

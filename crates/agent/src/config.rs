@@ -1,6 +1,7 @@
 //! The configuration: parsed once, valid ever after.
 
 mod file;
+mod policy;
 mod profile;
 mod read;
 
@@ -17,6 +18,7 @@ pub use read::{Fault, parse};
 use crate::audit::Mode;
 use crate::error::Problem;
 use crate::lock::AutoLock;
+use crate::policy::Policy;
 
 /// What the configuration file says.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub audit: Mode,
     /// The profiles by name.
     pub profiles: BTreeMap<ProfileName, Arc<Profile>>,
+    /// Who may have the tokens of a profile, where not everybody may.
+    pub policies: BTreeMap<ProfileName, Arc<Policy>>,
 }
 
 impl Config {

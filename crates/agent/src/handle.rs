@@ -1,6 +1,8 @@
 //! One function for each request.
 
 mod adding;
+mod confirming;
+mod gate;
 mod locking;
 mod migrating;
 
@@ -13,15 +15,18 @@ use dph_agent_protocol::{
 };
 use dph_agent_secret::wiped_stack::Wiping;
 use tokio::sync::Mutex;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use adding::{add, add_for, prepare};
+use confirming::{approve, deny, explain};
+use gate::permitted;
 use locking::{lock, lock_state, unlock};
 use migrating::migrate;
 
 use crate::authorize::Permit;
+use crate::caller::Asker;
 use crate::config::{ConfigFile, Edit, ProfileName, SettingError};
 use crate::error::{Problem, millis};
 use crate::exchange::blocking;
@@ -29,6 +34,7 @@ use crate::freshness::Need;
 use crate::kept_key::secret_memory;
 use crate::keyhole::Keyhole;
 use crate::lock::locked;
+use crate::pending::Pending;
 use crate::refresh::NEW_ENOUGH;
 use crate::vault::{Surroundings, VaultHandle, Why};
 
@@ -51,6 +57,12 @@ pub struct Desk {
     pub started_at: i64,
     /// Ends the agent.
     pub stop: CancellationToken,
+    /// The requests that wait to be confirmed.
+    pub pending: Pending,
+    /// Held by the one question that is on the screen.
+    pub window: Mutex<()>,
+    /// Whether there is a screen for one.
+    pub has_display: bool,
 }
 
 /// The version of this build.
@@ -61,11 +73,11 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// # Errors
 ///
 /// Why it was not; what was before is unchanged then.
-pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
+pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply, Problem> {
     match permit.into_request() {
         Request::Ping => Ok(pong()),
         Request::Ready(selector) => desk.vault.ready(selector).await.map(|()| pong()),
-        Request::Token(request) => token(request, desk).await,
+        Request::Token(request) => token(request, asker, desk).await,
         Request::List(page) => desk.vault.list(page.after).await.map(Reply::Listing),
         Request::Status(request) => status(request, desk).await,
         Request::Prepare(request) => prepare(request, desk).await,
@@ -80,6 +92,10 @@ pub async fn handle(permit: Permit, desk: &Desk) -> Result<Reply, Problem> {
         Request::LockState => lock_state(Vec::new(), desk).await,
         Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
         Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
+        Request::Pending(page) => Ok(Reply::PendingList(desk.pending.list(&page.after))),
+        Request::Approve(request) => Wiping::new(approve(request, desk)).await,
+        Request::Deny(request) => deny(&request, desk),
+        Request::Explain(request) => explain(request, desk).await,
         Request::Stop => {
             info!("a client asked to stop");
             desk.stop.cancel();
@@ -92,14 +108,16 @@ fn pong() -> Reply {
     Reply::Pong(Pong { version: VERSION.to_owned(), pid: std::process::id() })
 }
 
-async fn token(request: TokenRequest, desk: &Desk) -> Result<Reply, Problem> {
+async fn token(request: TokenRequest, asker: &Asker, desk: &Desk) -> Result<Reply, Problem> {
+    let end = Instant::now() + limit(request.deadline_ms);
     let need = Need {
         min_life: request.min_ttl_ms.map(Duration::from_millis),
         sent_since: request.new.then(|| desk.surroundings.clock.steady().before(NEW_ENOUGH)),
         not: request.rejected,
     };
+    let name = permitted(request.selector, end, asker, desk).await?;
     let (profile, answer) =
-        within(request.deadline_ms, desk.vault.token(request.selector, need), "an exchange", desk).await?;
+        within(left_ms(end), desk.vault.token(named(&name), need), "an exchange", desk).await?;
     let grant = answer.map_err(|refusal| Problem { retry_after: refusal.retry_after, ..refusal.problem })?;
     let left = grant.left;
     Ok(Reply::Token(Token {
@@ -239,14 +257,23 @@ async fn in_time<T>(
     work: impl Future<Output = Result<T, Problem>>,
     what: &str,
 ) -> Result<T, Problem> {
-    let limit = Duration::from_millis(deadline_ms.min(MAX_DEADLINE_MS).into());
-    timeout(limit, work).await.unwrap_or_else(|_| {
+    timeout(limit(deadline_ms), work).await.unwrap_or_else(|_| {
         Err(Problem::new(
             ErrorCode::DEADLINE,
             format!("{what} is still running"),
             "ask again, or wait longer with --timeout",
         ))
     })
+}
+
+fn limit(deadline_ms: u32) -> Duration {
+    Duration::from_millis(deadline_ms.min(MAX_DEADLINE_MS).into())
+}
+
+/// Returns the time until `end`, as a deadline.
+fn left_ms(end: Instant) -> u32 {
+    let left = end.saturating_duration_since(Instant::now());
+    u32::try_from(left.as_millis()).unwrap_or(MAX_DEADLINE_MS)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "used as a function that maps errors")]

@@ -4,6 +4,7 @@
 //! [`session`] speaks with one client; [`authorize`] permits and [`handle`] carries out; [`vault`]
 //! owns every secret, decides by [`freshness`] and buys by [`exchange`]; [`audit`] records it all.
 
+pub mod askpass;
 pub mod audit;
 pub mod authorize;
 pub mod binding;
@@ -25,7 +26,10 @@ pub mod log;
 #[cfg(target_os = "linux")]
 pub mod notify;
 pub mod only_one;
+mod own_session;
 pub mod paths;
+pub mod pending;
+pub mod policy;
 pub mod private_file;
 pub mod proxies;
 pub mod refresh;
@@ -62,6 +66,7 @@ use listening::take_place;
 use lock::RecordFile;
 use only_one::OnlyOne;
 use paths::Paths;
+use pending::Pending;
 use signals::{Signals, Wish};
 use vault::{Surroundings, VaultHandle};
 
@@ -178,6 +183,9 @@ fn furnish(
         endpoint,
         started_at,
         stop: CancellationToken::new(),
+        pending: Pending::default(),
+        window: Mutex::default(),
+        has_display: askpass::has_display(),
     };
     Ok((desk, task))
 }

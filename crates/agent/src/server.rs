@@ -101,13 +101,13 @@ async fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessi
 }
 
 #[cfg(unix)]
-fn guests(allowed: &[u32]) -> Vec<Uid> {
+pub(crate) fn guests(allowed: &[u32]) -> Vec<Uid> {
     allowed.to_vec()
 }
 
 /// User numbers mean nothing on Windows.
 #[cfg(windows)]
-fn guests(_allowed: &[u32]) -> Vec<Uid> {
+pub(crate) fn guests(_allowed: &[u32]) -> Vec<Uid> {
     Vec::new()
 }
 

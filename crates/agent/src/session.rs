@@ -1,7 +1,6 @@
 //! One connection from hello to close.
 
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 
 use dph_agent_ipc::{Connection, Peer, Uid};
@@ -19,7 +18,7 @@ use zeroize::Zeroizing;
 
 use crate::audit::account::{Asked, account};
 use crate::authorize::authorize;
-use crate::caller::Caller;
+use crate::caller::Asker;
 use crate::error::{Chain, Problem};
 use crate::handle::{Desk, handle};
 use crate::sessions::Seat;
@@ -53,21 +52,21 @@ enum SessionError {
 
 /// Serves one client until it leaves, breaks a rule or has to make room.
 pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Desk) {
+    let asker = Asker::new(peer, connection.far_end(), desk.surroundings.clock.steady());
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (Incoming(reader), Outgoing(writer));
-    let session = Session { caller: Arc::new(Caller::of(&peer)), peer, own, desk };
+    let session = Session { asker, own, desk };
     let ended = tokio::select! {
         ended = session.serve(&mut incoming, &mut outgoing, &seat) => ended,
         () = seat.asked_to_leave() => Ok(()),
     };
     if let Err(error) = ended {
-        debug!(error = %Chain(&error), pid = session.peer.pid, "a session ended early");
+        debug!(error = %Chain(&error), pid = session.asker.peer().pid, "a session ended early");
     }
 }
 
 struct Session<'a> {
-    peer: Peer,
-    caller: Arc<Caller>,
+    asker: Asker,
     own: Uid,
     desk: &'a Desk,
 }
@@ -120,13 +119,13 @@ impl Session<'_> {
     async fn answer(&self, frame: Frame) -> Result<Reply, Problem> {
         let request = Request::from_body(frame.kind, &frame.body).map_err(unreadable)?;
         drop(frame);
-        debug!(request = request.name(), pid = self.peer.pid, "request");
+        debug!(request = request.name(), pid = self.asker.peer().pid, "request");
         let asked = Asked::of(&request);
-        let outcome = match authorize(request, &self.peer, &self.own, self.desk.vault.is_locked()) {
-            Ok(permit) => Box::pin(handle(permit, self.desk)).await,
+        let outcome = match authorize(request, self.asker.peer(), &self.own, self.desk.vault.is_locked()) {
+            Ok(permit) => Box::pin(handle(permit, &self.asker, self.desk)).await,
             Err(problem) => Err(problem),
         };
-        account(asked, outcome, &self.caller, self.desk).await
+        account(asked, outcome, &self.asker, self.desk).await
     }
 }
 

@@ -48,7 +48,8 @@ pub struct HeldKey {
     pub until: Option<Steady>,
 }
 
-fn stopping() -> Problem {
+/// Returns what is told to those whom the agent's end leaves without an answer.
+pub fn stopping() -> Problem {
     Problem::new(ErrorCode::STOPPING, "the agent is stopping", "start it again: dph-agent start")
 }
 

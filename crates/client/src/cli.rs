@@ -105,6 +105,7 @@ options! {
     DryRun "dry-run" "" "only print what would be done",
     SetPassphrase "set-passphrase" "" "set the passphrase that opens the agent, or another one",
     PassphraseStdin "passphrase-stdin" "" "read the passphrase from standard input; to set another one, the old line first",
+    Pid "pid" "PID" "the process to look at",
     Ready "ready" "" "fail unless a token request would succeed",
 }
 
@@ -209,6 +210,14 @@ impl Args {
         match self.raw(option).map(|value| value.to_str().and_then(parse_duration)) {
             Some(None) => Err(self.bad_value(option, "is not a duration such as 90, 90s, 5m or 1h30m")),
             duration => Ok(duration.flatten()),
+        }
+    }
+
+    /// Returns the value of `option`, which is a number.
+    pub(crate) fn number(&self, option: Opt) -> Result<Option<u32>, Error> {
+        match self.raw(option).map(|value| value.to_str().and_then(|text| text.parse().ok())) {
+            Some(None) => Err(self.bad_value(option, "is not a number")),
+            number => Ok(number.flatten()),
         }
     }
 

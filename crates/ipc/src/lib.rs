@@ -29,4 +29,8 @@ pub use peer::{Accepted, Peer, Uid};
 pub use sys::{Stream, own_uid};
 
 #[cfg(feature = "tokio")]
-pub use {connection::Connection, error::BindError, sys::Listener};
+pub use {
+    connection::{Connection, FarEnd},
+    error::BindError,
+    sys::Listener,
+};

@@ -13,7 +13,8 @@ pub type Uid = String;
 pub struct Peer {
     /// The user that it ran as when it connected.
     pub uid: Uid,
-    /// Its process id, for logs only: it may be gone, reused or out of sight of our namespace.
+    /// Its process id, for logs only: it may be gone, reused or out of sight of our namespace. Whoever
+    /// decides by it holds on to the process meanwhile, with `FarEnd::process` where there is one.
     pub pid: Option<u32>,
 }
 

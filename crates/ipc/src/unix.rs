@@ -15,6 +15,8 @@ mod watch;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, ErrorKind, IoSlice, Read, Write};
+#[cfg(all(target_os = "linux", feature = "tokio"))]
+use std::os::fd::FromRawFd;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -296,6 +298,29 @@ fn server_uid(stream: &UnixStream) -> io::Result<Uid> {
         libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERCRED, (&raw mut server).cast(), &raw mut len)
     };
     if status == 0 { Ok(server.uid) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Returns a handle on the process that connected `stream`, or [`ErrorKind::Unsupported`] where the kernel
+/// does not know how.
+#[cfg(all(target_os = "linux", feature = "tokio"))]
+pub(crate) fn peer_process(stream: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // Not in every libc yet; the number is the same for all but SPARC and PA-RISC.
+    const SO_PEERPIDFD: libc::c_int = 77;
+    let mut handle: libc::c_int = -1;
+    #[expect(clippy::cast_possible_truncation, reason = "one word")]
+    let mut len = size_of_val(&handle) as libc::socklen_t;
+    let fd = stream.as_raw_fd();
+    // SAFETY: `handle` and `len` outlive the call, and `len` is the size of `handle`.
+    let status = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, SO_PEERPIDFD, (&raw mut handle).cast(), &raw mut len)
+    };
+    if status != 0 {
+        let error = io::Error::last_os_error();
+        let unknown = error.raw_os_error() == Some(libc::ENOPROTOOPT);
+        return Err(if unknown { ErrorKind::Unsupported.into() } else { error });
+    }
+    // SAFETY: the kernel has just made this descriptor for us; it is closed on exec.
+    Ok(unsafe { OwnedFd::from_raw_fd(handle) })
 }
 
 /// Returns the user who listens at the other end of `stream`.

@@ -411,6 +411,23 @@ async fn rebind_gives_way_to_an_agent_that_took_over() {
     assert!(Stream::connect(&endpoint, PATIENCE).is_ok());
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn far_end_is_a_handle_on_the_process_until_the_connection_closes() {
+    let folder = folder();
+    let endpoint = endpoint_in(&folder);
+    let listener = Listener::bind(&endpoint).await.unwrap();
+    let _stream = Stream::connect(&endpoint, PATIENCE).unwrap();
+    let (connection, _) = listener.accept().await.unwrap();
+    let far_end = connection.far_end();
+    let process = far_end.process().unwrap();
+    rustix::process::pidfd_send_signal(&process, rustix::process::Signal::WINCH).unwrap();
+    let flags = rustix::io::fcntl_getfd(&process).unwrap();
+    assert!(flags.contains(rustix::io::FdFlags::CLOEXEC), "programs that the agent runs must not have it");
+    drop(connection);
+    assert_eq!(far_end.process().unwrap_err().kind(), ErrorKind::NotConnected);
+}
+
 #[tokio::test]
 async fn close_removes_the_own_socket_and_leaves_a_successors_alone() {
     let folder = folder();

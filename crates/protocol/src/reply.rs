@@ -24,7 +24,7 @@ messages! {
         Prepared(Prepared) = 0x8015 "prepared",
         /// Answers `Add`.
         Added(Added) = 0x8016 "added",
-        /// Answers `SetDefault`, `Forget`, `Remove` and `Refresh` with the profiles concerned.
+        /// Answers `SetDefault`, `Forget`, `Remove`, `Refresh`, `Approve` and `Deny` with the profiles concerned.
         Done(Vec<String>) = 0x8017 "done",
         /// Answers `Stop`; the agent ends once its sessions have.
         Stopping = 0x801b "stopping",
@@ -34,6 +34,10 @@ messages! {
         Migrated(Migrated) = 0x8020 "migrated",
         /// Answers `AuditState`.
         AuditState(AuditState) = 0x8040 "audit-state",
+        /// Answers `Pending`.
+        PendingList(PendingList) = 0x8030 "pending-list",
+        /// Answers `Explain`.
+        Explained(Explained) = 0x8033 "explained",
     }
 }
 
@@ -232,6 +236,55 @@ wire! {
         pub notes: Vec<String>,
     }
 
+    /// One page of the requests that wait to be confirmed, by identifier.
+    pub struct PendingList {
+        /// The entries.
+        pub requests: Vec<PendingRequest>,
+        /// Ask again with `after` set to the last identifier.
+        pub more: bool,
+    }
+
+    /// A request that waits to be confirmed.
+    pub struct PendingRequest {
+        /// What `Approve` and `Deny` call it.
+        pub id: String,
+        /// Whose token was asked for.
+        pub profile: String,
+        /// Who asks.
+        pub process: Process,
+        /// Since when, in seconds since 1970.
+        pub since: i64,
+        /// How long it waits from now on, in milliseconds.
+        pub expires_in_ms: u64,
+    }
+
+    /// A process, as far as the agent can see it.
+    #[derive(Default)]
+    pub struct Process {
+        /// Its number.
+        pub pid: Option<u32>,
+        /// The executable that it runs; of a script, the interpreter.
+        pub exe: Option<String>,
+        /// The systemd unit that it is in.
+        pub unit: Option<String>,
+        /// The executable of the process that started it.
+        pub parent: Option<String>,
+    }
+
+    /// What a policy would say.
+    pub struct Explained {
+        /// The profile that is meant.
+        pub profile: String,
+        /// The process that was looked at.
+        pub process: Process,
+        /// What would be decided.
+        pub verdict: Verdict,
+        /// By which rule, and why.
+        pub reason: String,
+        /// What to tell the user, a line each.
+        pub notes: Vec<String>,
+    }
+
     /// How the lock stands.
     pub struct LockState {
         /// Whether the agent is locked.
@@ -344,5 +397,17 @@ open_set! {
         KEY_REFUSED = 1 "key-refused",
         /// The configuration has changed: this token is the last one until `add`.
         ORIGIN_CHANGED = 2 "origin-changed",
+    }
+}
+
+open_set! {
+    /// What a policy says to a request.
+    Verdict {
+        /// It is answered.
+        ALLOWED = 1 "allowed",
+        /// It is refused.
+        DENIED = 2 "denied",
+        /// It waits until somebody confirms it.
+        CONFIRM = 3 "confirm",
     }
 }

@@ -44,6 +44,14 @@ messages! {
         Migrate(Migrate) = 0x0020 "migrate",
         /// How does the audit log stand?
         AuditState = 0x0040 "audit-state",
+        /// The requests that wait for somebody to confirm them.
+        Pending(Page) = 0x0030 "pending",
+        /// Let one of them through.
+        Approve(Approve) = 0x0031 "approve",
+        /// Refuse one of them.
+        Deny(Deny) = 0x0032 "deny",
+        /// What would a profile's policy say to a token request of this process?
+        Explain(Explain) = 0x0033 "explain",
     }
 }
 
@@ -57,6 +65,7 @@ impl Request {
             Self::AddFor(add_for) => add_for.add.key.is_some(),
             Self::Lock(lock) => lock.passphrase.is_some() || lock.new_passphrase.is_some(),
             Self::Unlock(unlock) => unlock.passphrase.is_some(),
+            Self::Approve(approve) => approve.passphrase.is_some(),
             Self::Ping
             | Self::Ready(_)
             | Self::List(_)
@@ -69,7 +78,10 @@ impl Request {
             | Self::Stop
             | Self::LockState
             | Self::Migrate(_)
-            | Self::AuditState => false,
+            | Self::AuditState
+            | Self::Pending(_)
+            | Self::Deny(_)
+            | Self::Explain(_) => false,
         }
     }
 }
@@ -230,6 +242,31 @@ wire! {
         pub passphrase: Option<Secret>,
         /// How long the agent may take, in milliseconds from receipt.
         pub deadline_ms: u32,
+    }
+
+    /// Lets a waiting request through.
+    #[derive(Default)]
+    pub struct Approve {
+        /// Which one.
+        pub id: String,
+        /// The lock's passphrase; absent where none is set.
+        pub passphrase: Option<Secret>,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
+    /// Refuses a waiting request.
+    pub struct Deny {
+        /// Which one.
+        pub id: String,
+    }
+
+    /// Asks what a policy would say.
+    pub struct Explain {
+        /// To which process.
+        pub pid: u32,
+        /// Whose policy.
+        pub selector: Selector,
     }
 }
 

@@ -33,6 +33,10 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x001a => reread!(Waiting, body),
         0x001c => reread!(Lock, body),
         0x001d => reread!(Unlock, body),
+        0x0030 => reread!(Page, body),
+        0x0031 => reread!(Approve, body),
+        0x0032 => reread!(Deny, body),
+        0x0033 => reread!(Explain, body),
         0x8003 => reread!(Failure, body),
         0x8010 => reread!(Pong, body),
         0x8012 => reread!(Token, body),
@@ -46,6 +50,8 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x0020 => reread!(Migrate, body),
         0x8020 => reread!(Migrated, body),
         0x8040 => reread!(AuditState, body),
+        0x8030 => reread!(PendingList, body),
+        0x8033 => reread!(Explained, body),
         _ => return None,
     })
 }
@@ -85,7 +91,9 @@ impl fmt::Debug for Secret {
     }
 }
 
-numbers! { AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
+numbers! {
+    AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Verdict Warning
+}
 
 mirror! {
     Selector { profile: Option<String>, for_url: Option<String>, }
@@ -132,6 +140,9 @@ mirror! {
     Waiting { selector: Selector, all: bool, deadline_ms: u32, }
     Lock { passphrase: Option<Secret>, new_passphrase: Option<Secret>, deadline_ms: u32, }
     Unlock { passphrase: Option<Secret>, deadline_ms: u32, }
+    Approve { id: String, passphrase: Option<Secret>, deadline_ms: u32, }
+    Deny { id: String, }
+    Explain { pid: u32, selector: Selector, }
 
     Failure { code: ErrorCode, message: String, hint: String, retry_after_ms: Option<u64>, }
     Pong { version: String, pid: u32, }
@@ -197,6 +208,10 @@ mirror! {
         not_after: i64,
         trust: Trust,
     }
+    PendingList { requests: Vec<PendingRequest>, more: bool, }
+    PendingRequest { id: String, profile: String, process: Process, since: i64, expires_in_ms: u64, }
+    Process { pid: Option<u32>, exe: Option<String>, unit: Option<String>, parent: Option<String>, }
+    Explained { profile: String, process: Process, verdict: Verdict, reason: String, notes: Vec<String>, }
     LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
     Migrated { profile: String, from: String, to: String, notes: Vec<String>, }
     AuditState {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use dph_agent_protocol::{
     AuditMode, ErrorCode, FRAME_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, KeySourceKind, KeyState,
     MAX_DEADLINE_MS, MAX_READ_AHEAD, MAX_TOKEN_LEN, PAGE_LEN, PlatformKind, REPLY_TIMEOUT, RefreshMode,
-    Reply, Request, SecretMemory, TokenState, Trust, Warning, frame, version,
+    Reply, Request, SecretMemory, TokenState, Trust, Verdict, Warning, frame, version,
 };
 use samples::{Message, samples};
 
@@ -63,6 +63,7 @@ fn every_member_of_an_open_set_has_a_row_and_every_row_is_a_member() {
     check("SecretMemory", SecretMemory::ALL, |it| it.0);
     check("TokenState", TokenState::ALL, |it| it.0);
     check("Trust", Trust::ALL, |it| it.0);
+    check("Verdict", Verdict::ALL, |it| it.0);
     check("Warning", Warning::ALL, |it| it.0);
 }
 
@@ -73,7 +74,7 @@ fn limits_are_those_of_the_code() {
         ("MAX_BODY_LEN", format!("{} bytes", frame::MAX_BODY_LEN)),
         ("MAX_TOKEN_LEN", format!("{MAX_TOKEN_LEN} bytes")),
         ("MAX_DEADLINE_MS", format!("{MAX_DEADLINE_MS} ms")),
-        ("PAGE_LEN", format!("{PAGE_LEN} profiles")),
+        ("PAGE_LEN", format!("{PAGE_LEN} entries")),
         ("MAX_READ_AHEAD", format!("{MAX_READ_AHEAD} requests")),
         ("HELLO_TIMEOUT", seconds(HELLO_TIMEOUT)),
         ("FRAME_TIMEOUT", seconds(FRAME_TIMEOUT)),

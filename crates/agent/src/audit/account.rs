@@ -6,7 +6,7 @@ use dph_agent_ipc::Peer;
 use dph_agent_protocol::{AddFor, ErrorCode, Kept, Reply, Request};
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
-use crate::caller::Caller;
+use crate::caller::{Asker, Caller};
 use crate::config::ProfileName;
 use crate::error::Problem;
 use crate::freshness::Outcome;
@@ -56,6 +56,8 @@ impl Asked {
             Request::Forget(kept) => Self::dropping(|profile| Event::Forget { profile }, kept),
             Request::Remove(kept) => Self::dropping(|profile| Event::Remove { profile }, kept),
             Request::Refresh(waiting) => about(|profile| Event::Retry { profile }, &waiting.selector.profile),
+            Request::Approve(_) => about(|profile| Event::Approve { profile }, &None),
+            Request::Deny(_) => about(|profile| Event::Deny { profile }, &None),
             Request::Lock(_) => Self::Plain(Event::Lock),
             Request::Unlock(_) => Self::Plain(Event::Unlock),
             Request::Stop => Self::Plain(Event::Stop),
@@ -65,6 +67,8 @@ impl Asked {
             | Request::Status(_)
             | Request::Prepare(_)
             | Request::LockState
+            | Request::Pending(_)
+            | Request::Explain(_)
             | Request::AuditState => Self::Look(request.name()),
         }
     }
@@ -118,7 +122,7 @@ impl Asked {
 pub async fn account(
     asked: Asked,
     outcome: Result<Reply, Problem>,
-    caller: &Arc<Caller>,
+    asker: &Asker,
     desk: &Desk,
 ) -> Result<Reply, Problem> {
     let audit = &desk.surroundings.audit;
@@ -126,8 +130,12 @@ pub async fn account(
         return outcome;
     }
     let time = desk.surroundings.clock.wall();
-    let entry =
-        |event, decision| Entry { time, event, decision: Some(decision), caller: Some(Arc::clone(caller)) };
+    let entry = |event, decision| Entry {
+        time,
+        event,
+        decision: Some(decision),
+        caller: Some(asker.for_the_record()),
+    };
     match &outcome {
         Ok(reply @ Reply::Token(_)) => {
             for event in asked.granted(reply) {
@@ -152,7 +160,7 @@ pub fn turned_away(peer: &Peer, code: ErrorCode, desk: &Desk) {
         time: desk.surroundings.clock.wall(),
         event: Event::Connect,
         decision: Some(Decision::not(code)),
-        caller: Some(Arc::new(Caller::of(peer))),
+        caller: Some(Arc::new(Caller::of_connection(peer.clone()))),
     });
 }
 

@@ -95,6 +95,16 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         profile: Option<String>,
     },
+    /// A request that waited was let through.
+    Approve {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+    },
+    /// A request that waited was refused.
+    Deny {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+    },
     /// The agent was locked; without a caller it locked by itself.
     Lock,
     /// The agent was opened.
@@ -281,6 +291,8 @@ mod tests {
             pid: Some(42),
             exe: Some("/bin/a\u{1b}[2J\u{202e}b".into()),
             unit: Some("job.service".to_owned()),
+            parent: None,
+            file: Err(crate::caller::Doubt::NotAsked),
         };
         let token = Some(TokenDigest::of("eyJ.new.sig"));
         let entry = Entry {

@@ -308,6 +308,18 @@ mod tests {
     }
 
     #[test]
+    fn a_change_keeps_the_policy_which_no_command_sets() {
+        let text = format!(
+            "{TEXT}allow = [\"/usr/bin/python3\"] # jobs\nconfirm = true\nconfirm-timeout = \"5m\"\n"
+        );
+        let edit = Edit::Put("prod".parse().unwrap(), url("https://new.example.com"));
+        let after = changed(&text, &edit);
+        assert_eq!(after, text.replace("https://cpd.example.com", "https://new.example.com"));
+        assert!(read::parse(&after).unwrap().policies["prod"].allow.is_some());
+        assert!(!changed(&text, &removal("prod")).contains("allow"));
+    }
+
+    #[test]
     fn a_file_that_changed_underneath_is_left_alone() {
         let (_folder, mut file) = file_with(TEXT);
         fs::write(file.path(), "# other\n").unwrap();

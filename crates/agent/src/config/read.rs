@@ -12,8 +12,10 @@ use toml_edit::{Document, Item, TableLike};
 
 use crate::audit::Mode;
 use crate::lock::AutoLock;
+use crate::policy::Policy;
 
 use super::Config;
+use super::policy::POLICY_KEYS;
 use super::profile::{Profile, ProfileName, SettingError};
 
 const TOP_KEYS: &[&str] =
@@ -32,6 +34,9 @@ pub(super) const PROFILE_KEYS: &[&str] = &[
     "key-source",
     "refresh",
 ];
+
+type Profiles = BTreeMap<ProfileName, Arc<Profile>>;
+type Policies = BTreeMap<ProfileName, Arc<Policy>>;
 
 /// Something wrong in the configuration file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +84,7 @@ pub(super) fn settings(text: &str) -> BTreeMap<String, Settings> {
         .collect()
 }
 
-struct Reader<'a> {
+pub(super) struct Reader<'a> {
     text: &'a str,
     faults: Vec<Fault>,
 }
@@ -87,7 +92,7 @@ struct Reader<'a> {
 impl Reader<'_> {
     fn config(&mut self, top: &dyn TableLike) -> Config {
         self.unknown_keys(top, TOP_KEYS);
-        let profiles = self.profiles(top);
+        let (profiles, policies) = self.profiles(top);
         let default = self.string(top, "default-profile").and_then(|name| {
             let known = profiles.keys().find(|known| known.as_str() == name).cloned();
             if known.is_none() {
@@ -112,31 +117,34 @@ impl Reader<'_> {
             audit,
             secret_memory: secret_memory.unwrap_or_default(),
             profiles,
+            policies,
         }
     }
 
-    fn profiles(&mut self, top: &dyn TableLike) -> BTreeMap<ProfileName, Arc<Profile>> {
-        let Some(item) = top.get("profiles") else { return BTreeMap::new() };
+    fn profiles(&mut self, top: &dyn TableLike) -> (Profiles, Policies) {
+        let (mut profiles, mut policies) = (Profiles::new(), Policies::new());
+        let Some(item) = top.get("profiles") else { return (profiles, policies) };
         let Some(tables) = item.as_table_like() else {
             self.fault(span(top, "profiles"), "write each profile as a table: [profiles.NAME]".to_owned());
-            return BTreeMap::new();
+            return (profiles, policies);
         };
-        let mut profiles = BTreeMap::new();
         for (name, item) in tables.iter() {
             let place = span(tables, name);
             let Some(table) = item.as_table_like() else {
                 self.fault(place, format!("write the profile as a table: [profiles.{name}]"));
                 continue;
             };
+            let policy = self.policy(table);
             if let Some(profile) = self.profile(name, place, table) {
+                policies.extend(policy.map(|policy| (profile.name.clone(), Arc::new(policy))));
                 profiles.insert(profile.name.clone(), Arc::new(profile));
             }
         }
-        profiles
+        (profiles, policies)
     }
 
     fn profile(&mut self, name: &str, place: Option<Range<usize>>, table: &dyn TableLike) -> Option<Profile> {
-        self.unknown_keys(table, PROFILE_KEYS);
+        self.unknown_keys(table, &[PROFILE_KEYS, POLICY_KEYS].concat());
         let before = self.faults.len();
         let settings = self.settings(table);
         if self.faults.len() > before {
@@ -196,7 +204,7 @@ impl Reader<'_> {
         found
     }
 
-    fn duration(&mut self, table: &dyn TableLike, key: &str) -> Option<Duration> {
+    pub(super) fn duration(&mut self, table: &dyn TableLike, key: &str) -> Option<Duration> {
         let text = self.string(table, key)?;
         let duration = parse_duration(&text).filter(|duration| !duration.is_zero());
         if duration.is_none() {
@@ -235,7 +243,7 @@ impl Reader<'_> {
         }
     }
 
-    fn fault(&mut self, place: Option<Range<usize>>, message: String) {
+    pub(super) fn fault(&mut self, place: Option<Range<usize>>, message: String) {
         let before = place.and_then(|place| self.text.get(..place.start)).unwrap_or_default();
         let line = before.matches('\n').count() + 1;
         let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
@@ -247,7 +255,7 @@ fn span(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
     table.key(key).and_then(toml_edit::Key::span)
 }
 
-fn span_of_value(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
+pub(super) fn span_of_value(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
     table.get(key).and_then(Item::span)
 }
 

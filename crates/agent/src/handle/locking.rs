@@ -54,7 +54,11 @@ async fn new_key(old: Option<Secret>, new: Secret, desk: &Desk) -> Result<Sealed
     desk.keyhole.seal(private, new).await
 }
 
-async fn open(sealed: SealedPrivate, passphrase: Option<Secret>, desk: &Desk) -> Result<Private, Problem> {
+pub(super) async fn open(
+    sealed: SealedPrivate,
+    passphrase: Option<Secret>,
+    desk: &Desk,
+) -> Result<Private, Problem> {
     let passphrase = passphrase.ok_or_else(|| wrong_passphrase("a passphrase is set, and none was given"))?;
     desk.keyhole.open(sealed, passphrase).await
 }

@@ -4,15 +4,13 @@ use std::io;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-#[cfg(unix)]
-use process_wrap::tokio::ProcessSession;
-use process_wrap::tokio::{ChildWrapper, CommandWrap};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::Command;
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
 use super::MAX_KEY_LEN;
+use crate::own_session::OwnSession;
 
 /// How long the command may take. It is asked for nothing: it has no terminal and no input.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,53 +38,26 @@ pub enum CommandError {
 ///
 /// When it fails, takes too long or prints too much.
 pub(super) async fn run(line: &[String]) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-    timeout(TIMEOUT, Running::start(line)?.output()).await.unwrap_or(Err(CommandError::Timeout))
+    timeout(TIMEOUT, output(line)).await.unwrap_or(Err(CommandError::Timeout))
 }
 
-/// A command, which is killed with all that it started when nobody waits for it any more.
-struct Running {
-    child: Box<dyn ChildWrapper>,
-    ended: bool,
-}
-
-impl Running {
-    fn start(line: &[String]) -> io::Result<Self> {
-        let (program, arguments) =
-            line.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        let mut command = Command::new(program);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        // It names the terminal that a helper such as gpg-agent would ask on.
-        command.env_remove("GPG_TTY").kill_on_drop(true);
-        let mut command = CommandWrap::from(command);
-        #[cfg(unix)] // A session of its own has no terminal, and is a group that can be killed as one.
-        command.wrap(ProcessSession);
-        Ok(Self { child: command.spawn()?, ended: false })
+async fn output(line: &[String]) -> Result<Zeroizing<Vec<u8>>, CommandError> {
+    let (program, arguments) =
+        line.split_first().ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+    let mut command = Command::new(program);
+    // GPG_TTY names the terminal that a helper such as gpg-agent would ask on.
+    command.args(arguments).stdout(Stdio::piped()).env_remove("GPG_TTY");
+    let mut child = OwnSession::start(command)?;
+    // Room for all of it, so that nothing moves; one byte more than allowed shows that there is more.
+    let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_LEN + 1));
+    if let Some(output) = child.output() {
+        output.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut text).await?;
     }
-
-    async fn output(mut self) -> Result<Zeroizing<Vec<u8>>, CommandError> {
-        // Room for all of it, so that nothing moves; one byte more than allowed shows that there is more.
-        let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_LEN + 1));
-        if let Some(output) = self.child.stdout().take() {
-            output.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut text).await?;
-        }
-        if text.len() > MAX_KEY_LEN {
-            return Err(CommandError::TooLong);
-        }
-        let status = self.child.wait().await?;
-        self.ended = true;
-        if status.success() { Ok(text) } else { Err(CommandError::Failed(status)) }
+    if text.len() > MAX_KEY_LEN {
+        return Err(CommandError::TooLong);
     }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Once it has ended, its number may be another's.
-        if !self.ended
-            && let Err(error) = self.child.start_kill()
-        {
-            tracing::debug!(%error, "a key command could not be killed");
-        }
-    }
+    let status = child.wait().await?;
+    if status.success() { Ok(text) } else { Err(CommandError::Failed(status)) }
 }
 
 #[cfg(all(test, unix))]

@@ -48,13 +48,18 @@ fn lock(args: &Args) -> Result<(), Error> {
 }
 
 fn unlock(args: &Args) -> Result<(), Error> {
-    let state = ask(args, &Request::LockState)?;
-    let passphrase = match (state.has_passphrase, args.has(Opt::PassphraseStdin)) {
-        (false, _) => None,
-        (true, true) => secret::passphrases_from_stdin(1)?.pop(),
-        (true, false) => Some(prompt::passphrase("Passphrase: ", no_terminal())?),
-    };
+    let passphrase = passphrase_that_is_set(args)?;
     hand_over(args, |deadline_ms| Request::Unlock(Unlock { passphrase, deadline_ms }))
+}
+
+/// Asks for the passphrase, where one is set.
+pub(super) fn passphrase_that_is_set(args: &Args) -> Result<Option<Secret>, Error> {
+    let state = ask(args, &Request::LockState)?;
+    match (state.has_passphrase, args.has(Opt::PassphraseStdin)) {
+        (false, _) => Ok(None),
+        (true, true) => Ok(secret::passphrases_from_stdin(1)?.pop()),
+        (true, false) => prompt::passphrase("Passphrase: ", no_terminal()).map(Some),
+    }
 }
 
 /// Returns the passphrase that is set, if one is, and the one to set.

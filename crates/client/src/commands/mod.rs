@@ -6,6 +6,7 @@ mod beside;
 mod drop;
 mod lock;
 mod migrate;
+mod policy;
 mod profiles;
 mod status;
 mod token;
@@ -22,6 +23,10 @@ pub(crate) static ALL: &[Command] = &[
     profiles::REFRESH,
     lock::LOCK,
     lock::UNLOCK,
+    policy::PENDING,
+    policy::APPROVE,
+    policy::DENY,
+    policy::POLICY,
     drop::FORGET,
     drop::REMOVE,
     migrate::MIGRATE,

@@ -2,11 +2,12 @@
 #![allow(dead_code, reason = "each test file that includes this one uses its own part")]
 
 use dph_agent_protocol::{
-    Add, AddFor, Added, AgentStatus, AuditMode, AuditState, Bytes, Certificate, ErrorCode, Failure, Hello,
-    HelloReply, Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page,
-    PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret,
-    SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust,
-    Unlock, Waiting, Warning,
+    Add, AddFor, Added, AgentStatus, Approve, AuditMode, AuditState, Bytes, Certificate, Deny, ErrorCode,
+    Explain, Explained, Failure, Hello, HelloReply, Kept, KeySourceKind, KeyState, LastError, Listing, Lock,
+    LockState, Migrate, Migrated, Page, PendingList, PendingRequest, PlatformKind, Pong, Prepare, Prepared,
+    Process, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector,
+    Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Verdict, Waiting,
+    Warning,
 };
 
 /// All that can stand in a frame.
@@ -114,6 +115,20 @@ fn requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         ("audit-state", Request::AuditState),
+        ("pending", Request::Pending(Page::default())),
+        ("pending-after", Request::Pending(Page { after: text("4q7m2k") })),
+        (
+            "approve",
+            Request::Approve(Approve {
+                id: text("4q7m2k"),
+                passphrase: secret("correct horse"),
+                deadline_ms: 29_800,
+            }),
+        ),
+        ("approve-bare", Request::Approve(Approve { id: text("4q7m2k"), ..Approve::default() })),
+        ("deny", Request::Deny(Deny { id: text("4q7m2k") })),
+        ("explain", Request::Explain(Explain { pid: 4242, selector: prod() })),
+        ("explain-default", Request::Explain(Explain { pid: 1, selector: Selector::default() })),
     ]
 }
 
@@ -162,6 +177,10 @@ fn replies() -> Vec<(&'static str, Reply)> {
         ),
         ("audit-state", Reply::AuditState(audit_state())),
         ("audit-state-off", Reply::AuditState(audit_state_off())),
+        ("pending-list", Reply::PendingList(pending_list())),
+        ("pending-list-empty", Reply::PendingList(PendingList { requests: Vec::new(), more: false })),
+        ("explained", Reply::Explained(explained())),
+        ("explained-bare", Reply::Explained(explained_bare())),
     ]
 }
 
@@ -426,6 +445,53 @@ fn audit_state() -> AuditState {
 
 fn audit_state_off() -> AuditState {
     AuditState { mode: AuditMode::OFF, file: text("audit.jsonl"), head: None, lines: 0, lost: 0, error: None }
+}
+
+fn pending_list() -> PendingList {
+    let job = PendingRequest {
+        id: text("4q7m2k"),
+        profile: text("prod"),
+        process: process(),
+        since: 1_800_000_000,
+        expires_in_ms: 59_000,
+    };
+    let unknown = PendingRequest {
+        id: text("zz0000"),
+        profile: text("cloud"),
+        process: Process::default(),
+        since: -1,
+        expires_in_ms: 0,
+    };
+    PendingList { requests: vec![job, unknown], more: true }
+}
+
+fn process() -> Process {
+    Process {
+        pid: Some(4242),
+        exe: Some(text("/usr/bin/dph-agent-client")),
+        unit: Some(text("job.service")),
+        parent: Some(text("/usr/bin/bash")),
+    }
+}
+
+fn explained() -> Explained {
+    Explained {
+        profile: text("prod"),
+        process: process(),
+        verdict: Verdict::CONFIRM,
+        reason: text("`confirm` of profile `prod` asks somebody"),
+        notes: vec![text("a first note"), text("a second note")],
+    }
+}
+
+fn explained_bare() -> Explained {
+    Explained {
+        profile: text("default"),
+        process: Process { pid: Some(1), ..Process::default() },
+        verdict: Verdict(300),
+        reason: String::new(),
+        notes: Vec::new(),
+    }
 }
 
 fn pin() -> String {
