@@ -11,7 +11,7 @@ use crate::binding::Binding;
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Bought, Need};
-use crate::lock::locked;
+use crate::lock::{Cause, locked};
 use crate::seal::{Private, SealedPrivate};
 
 use super::HeldKey;
@@ -33,6 +33,7 @@ pub(super) enum Command {
     Drop(Vec<ProfileName>, Reply<()>),
     Binding(ProfileName, Reply<Result<Option<Binding>, Problem>>),
     Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
+    LockByItself(Cause, Reply<Saving>),
     Unlock(Option<Private>, Reply<Result<Saving, Problem>>),
     KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),
@@ -95,6 +96,7 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         | Command::Apply(..)
         | Command::Drop(..)
         | Command::Lock(..)
+        | Command::LockByItself(..)
         | Command::Unlock(..)
         | Command::KeysPlace(_)
         | Command::End(_)) => return Some(answered),

@@ -6,7 +6,7 @@ use tracing::{error, info};
 
 use crate::error::Problem;
 use crate::keeper::Held;
-use crate::lock::{Event, locked};
+use crate::lock::{Cause, Event, locked};
 use crate::seal::{Private, SealedPrivate};
 
 use super::Vault;
@@ -34,10 +34,18 @@ impl Vault {
         Ok(self.fall())
     }
 
+    /// Locks for a reason of the agent's own, and returns the record on its way to the disk.
+    pub(super) fn lock_by_itself(&mut self, cause: Cause) -> Saving {
+        if self.keeper.lock.is_locked() {
+            return None;
+        }
+        info!(%cause, "locks by itself");
+        self.fall()
+    }
+
     /// The record goes to the disk by itself; that it did not get there is said in the log.
-    pub(super) fn lock_by_itself(&mut self) {
-        info!("locked: the limit that the configuration sets is reached");
-        let saving = self.fall();
+    pub(super) fn limit_is_reached(&mut self) {
+        let saving = self.lock_by_itself(Cause::Limit);
         tokio::spawn(async move {
             if let Err(problem) = saved(saving, "the agent would not be locked after a restart").await {
                 error!(problem = problem.message, "the lock was not recorded");
