@@ -15,6 +15,7 @@ use dph_agent::start::{self, Shell};
 use dph_agent::{Agent, Options, harden, logind};
 use dph_agent_secret::ZeroingAllocator;
 use tracing::level_filters::LevelFilter;
+use tracing::warn;
 
 /// Holds API keys of IBM Data Product Hub and hands out fresh bearer tokens.
 ///
@@ -97,8 +98,12 @@ fn carry_out() -> Result<ExitCode, Failure> {
 
 fn run(how: How, paths: Paths) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::new(format!("cannot start: {error}"), "look at the system's limits");
+    let filtered = harden::refuse_calls();
     let format = how.log_format.unwrap_or(LogFormat::Text);
     let mut log = log::start(format, how.log_level.unwrap_or(LevelFilter::INFO)).map_err(failed)?;
+    if let Err(error) = filtered {
+        warn!(%error, "the kernel takes no filter of system calls: the agent runs without it");
+    }
     if how.background {
         start::leave_session();
     }
