@@ -6,7 +6,7 @@ mod gate;
 mod locking;
 mod migrating;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use dph_agent_protocol::{
@@ -51,6 +51,8 @@ pub struct Desk {
     pub config: Mutex<ConfigFile>,
     /// Why the file is not in force, where it is not.
     pub config_error: std::sync::Mutex<Option<String>>,
+    /// Why the agent would not notice what is to lock it, where that is so.
+    pub lock_on_error: std::sync::Mutex<Option<String>>,
     /// Where the agent listens.
     pub endpoint: String,
     /// When it was started, in seconds since 1970.
@@ -63,6 +65,16 @@ pub struct Desk {
     pub window: Mutex<()>,
     /// Whether there is a screen for one.
     pub has_display: bool,
+}
+
+impl Desk {
+    /// Returns what the configuration says and the agent does not do.
+    fn not_in_force(&self) -> Option<String> {
+        let errors = [&self.config_error, &self.lock_on_error];
+        let errors = errors.map(|error| error.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        let errors: Vec<_> = errors.into_iter().flatten().collect();
+        (!errors.is_empty()).then(|| errors.join("; "))
+    }
 }
 
 /// The version of this build.
@@ -142,7 +154,7 @@ async fn status(request: StatusRequest, desk: &Desk) -> Result<Reply, Problem> {
         started_at: desk.started_at,
         secret_memory: secret_memory(&desk.surroundings.pool),
         profile_count: u32::try_from(page.count).unwrap_or(u32::MAX),
-        config_error: desk.config_error.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone(),
+        config_error: desk.not_in_force(),
     };
     Ok(Reply::Statuses(Statuses { agent, profiles: page.profiles, more: page.more }))
 }

@@ -1,8 +1,12 @@
-//! No core dumps, no debugger, private files; called first in `main`.
+//! No core dumps, no debugger, private files, no new rights; called first in `main`.
+
+#[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+mod filter;
 
 use std::io;
 
-/// Makes this process unreadable for others and its files private.
+/// Makes this process unreadable for others and its files private, and keeps setuid programs that it starts
+/// from gaining rights.
 ///
 /// # Errors
 ///
@@ -17,6 +21,8 @@ pub fn harden() -> io::Result<()> {
     // Also refuses debuggers and readers of /proc/PID/mem of the same user.
     #[cfg(target_os = "linux")]
     rustix::process::set_dumpable_behavior(rustix::process::DumpableBehavior::NotDumpable)?;
+    #[cfg(target_os = "linux")]
+    rustix::thread::set_no_new_privs(true)?;
     Ok(())
 }
 
@@ -24,5 +30,17 @@ pub fn harden() -> io::Result<()> {
 /// user's profile.
 #[cfg(windows)]
 pub fn harden() -> io::Result<()> {
+    Ok(())
+}
+
+/// Has the kernel refuse what neither the agent nor a key command needs, where it can. Called before any
+/// thread is started, since each has a filter of its own.
+///
+/// # Errors
+///
+/// When the kernel does not take the filter. No key depends on it, so the agent runs all the same.
+pub fn refuse_calls() -> io::Result<()> {
+    #[cfg(all(target_os = "linux", any(target_arch = "x86_64", target_arch = "aarch64")))]
+    filter::install()?;
     Ok(())
 }

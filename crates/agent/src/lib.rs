@@ -23,6 +23,7 @@ pub mod keyhole;
 mod listening;
 pub mod lock;
 pub mod log;
+pub mod logind;
 #[cfg(target_os = "linux")]
 pub mod notify;
 pub mod only_one;
@@ -130,6 +131,7 @@ impl Agent {
         let (hang_up, reloaded) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
         let server = tokio::spawn(server::serve(listener, own, Arc::clone(&desk), Arc::clone(&reloaded)));
         let reloads = tokio::spawn(reload_whenever(Arc::clone(&hang_up), Arc::clone(&desk), reloaded));
+        let noticing = tokio::spawn(logind::obey(Arc::clone(&desk)));
         supervisor::ready();
         let outcome = loop {
             tokio::select! {
@@ -147,6 +149,7 @@ impl Agent {
         supervisor::stopping();
         desk.stop.cancel();
         reloads.abort();
+        noticing.abort();
         let drained = server.await.map_err(|error| Ended { part: "server", source: Some(error) });
         desk.surroundings.audit.finish(desk.surroundings.clock.wall());
         info!("stopped");
@@ -180,6 +183,7 @@ fn furnish(
         surroundings,
         config: Mutex::new(file),
         config_error: std::sync::Mutex::default(),
+        lock_on_error: std::sync::Mutex::default(),
         endpoint,
         started_at,
         stop: CancellationToken::new(),

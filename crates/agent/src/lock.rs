@@ -1,6 +1,7 @@
 //! The lock: whether secrets are open, when that ends by itself, and what survives a restart. The state
 //! machine is pure; the record is a file.
 
+use std::fmt;
 use std::io::{self, ErrorKind, Write as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,11 @@ use crate::seal::SealedPrivate;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// Longest pause after wrong passphrases.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// The key of the configuration that sets [`LockOn::suspend`].
+pub const LOCK_ON_SUSPEND: &str = "lock-on-suspend";
+/// The key of the configuration that sets [`LockOn::screen_lock`].
+pub const LOCK_ON_SCREEN_LOCK: &str = "lock-on-screen-lock";
 
 /// Longest record that is read, in bytes.
 const MAX_RECORD_LEN: usize = 64 * 1024;
@@ -60,6 +66,51 @@ pub struct AutoLock {
     pub idle: Option<Duration>,
     /// So long after it was opened, whatever is handed out.
     pub max_unlocked: Option<Duration>,
+    /// When the machine says so.
+    pub on: LockOn,
+}
+
+/// What of the machine's doings locks the agent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LockOn {
+    /// It goes to sleep.
+    pub suspend: bool,
+    /// The user's screen is locked.
+    pub screen_lock: bool,
+}
+
+impl LockOn {
+    /// Whether nothing does.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
+    }
+
+    /// Returns the keys of the configuration that are set.
+    pub fn keys(self) -> String {
+        let keys = [(self.suspend, LOCK_ON_SUSPEND), (self.screen_lock, LOCK_ON_SCREEN_LOCK)];
+        keys.into_iter().filter_map(|(is_set, key)| is_set.then_some(key)).collect::<Vec<_>>().join(", ")
+    }
+}
+
+/// Why the agent locks without being told to by a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// `idle-lock` or `max-unlocked`.
+    Limit,
+    /// The machine goes to sleep.
+    Suspend,
+    /// The user's screen is locked.
+    ScreenLock,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Limit => "the limit that the configuration sets is reached",
+            Self::Suspend => "the machine goes to sleep",
+            Self::ScreenLock => "the screen is locked",
+        })
+    }
 }
 
 impl Lock {
@@ -231,7 +282,8 @@ mod tests {
     use crate::seal::Private;
 
     const SECOND: Duration = Duration::from_secs(1);
-    const NEVER: AutoLock = AutoLock { idle: None, max_unlocked: None };
+    const NEVER: AutoLock =
+        AutoLock { idle: None, max_unlocked: None, on: LockOn { suspend: false, screen_lock: false } };
     const START: Steady = Steady(Duration::ZERO);
 
     fn unlocked() -> Lock {
@@ -279,7 +331,7 @@ mod tests {
 
     #[test]
     fn use_does_not_put_off_the_limit_of_being_unlocked() {
-        let auto = AutoLock { idle: Some(60 * SECOND), max_unlocked: Some(90 * SECOND) };
+        let auto = AutoLock { idle: Some(60 * SECOND), max_unlocked: Some(90 * SECOND), ..NEVER };
         let used = unlocked().next(Event::Use, START + 59 * SECOND, auto);
         assert_eq!(used.falls_at(auto), Some(START + 90 * SECOND));
         assert!(used.next(Event::Tick, START + 90 * SECOND, auto).is_locked());

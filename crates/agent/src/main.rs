@@ -10,13 +10,14 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 use dph_agent::config::{Config, ConfigError, ConfigFile};
 use dph_agent::error::Chain;
-use dph_agent::lock::RecordFile;
+use dph_agent::lock::{LockOn, RecordFile};
 use dph_agent::log::{self, LogFormat};
 use dph_agent::paths::Paths;
 use dph_agent::start::{self, Shell};
-use dph_agent::{Agent, Options, harden};
+use dph_agent::{Agent, Options, harden, logind};
 use dph_agent_secret::ZeroingAllocator;
 use tracing::level_filters::LevelFilter;
+use tracing::warn;
 
 /// Holds API keys of IBM Data Product Hub and hands out fresh bearer tokens.
 ///
@@ -102,8 +103,12 @@ fn carry_out() -> Result<ExitCode, Failure> {
 
 fn run(how: How, paths: Paths) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::new(format!("cannot start: {error}"), "look at the system's limits");
+    let filtered = harden::refuse_calls();
     let format = how.log_format.unwrap_or(LogFormat::Text);
     let mut log = log::start(format, how.log_level.unwrap_or(LevelFilter::INFO)).map_err(failed)?;
+    if let Err(error) = filtered {
+        warn!(%error, "the kernel takes no filter of system calls: the agent runs without it");
+    }
     if how.background {
         start::leave_session();
     }
@@ -138,6 +143,7 @@ fn check_config(paths: &Paths) -> Result<ExitCode, Failure> {
     match file.load() {
         Ok(config) => {
             check_auto_lock(&config, paths)?;
+            check_lock_on(config.auto_lock.on)?;
             print(&format!("{}: {} profiles, nothing wrong", file.path().display(), config.profiles.len()))
         }
         Err(ConfigError::Faults { path, faults }) => {
@@ -164,6 +170,25 @@ fn check_auto_lock(config: &Config, paths: &Paths) -> Result<(), Failure> {
     }
     let message = format!("without a passphrase, an automatic lock drops the keys of {}", lost.join(", "));
     Err(Failure::new(message, "set one: dph-agent-client lock --set-passphrase"))
+}
+
+/// What is to lock the agent must be noticed. A bus that is not there now may be there for the agent.
+fn check_lock_on(on: LockOn) -> Result<(), Failure> {
+    if on.is_nothing() {
+        return Ok(());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::new(error.to_string(), "look at the system's limits"))?;
+    let Err(error) = runtime.block_on(Box::pin(logind::probe(on))) else { return Ok(()) };
+    let problem = format!("{}: {error}", on.keys());
+    if error.is_final() {
+        return Err(Failure::new(
+            problem,
+            "leave it out, or use a build for Linux with the feature `logind`",
+        ));
+    }
+    say(&mut io::stderr(), &format!("warning: {problem}"));
+    Ok(())
 }
 
 /// What ends the program, and the next step.

@@ -12,7 +12,7 @@ use dph_agent_platform::ProxyEnv;
 use dph_agent_protocol::{ErrorCode, Listing, PAGE_LEN, Selector};
 use dph_agent_secret::Pool;
 use dph_agent_secret::wiped_stack::Wiping;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{Id, JoinError, JoinSet};
 use tracing::{error, info, warn};
 
@@ -26,7 +26,7 @@ use crate::freshness::{Answer, Dice, Effect, Freshness, Mode, Outcome};
 use crate::keeper::Keeper;
 use crate::kept_key::KeptKey;
 use crate::key_source::SealedFolder;
-use crate::lock::{Event, RecordFile};
+use crate::lock::{Event, LockOn, RecordFile};
 
 use command::{Command, Reply, Waiter, answered_locked};
 use entry::{Entry, Withheld, report};
@@ -72,6 +72,8 @@ pub struct Surroundings {
 
 struct Vault {
     config: Arc<Config>,
+    /// What of the machine's doings is to lock it, for those who notice them.
+    lock_on: watch::Sender<LockOn>,
     keeper: Keeper,
     /// What profiles hold; empty while locked.
     entries: BTreeMap<ProfileName, Entry>,
@@ -89,6 +91,7 @@ impl Vault {
     fn new(record: RecordFile, surroundings: Surroundings) -> Self {
         Self {
             config: Arc::new(Config::default()),
+            lock_on: watch::Sender::default(),
             keeper: Keeper::new(record, surroundings.clock.steady()),
             entries: BTreeMap::new(),
             put_away: BTreeMap::new(),
@@ -157,6 +160,7 @@ impl Vault {
             }
             Command::Lock(key, reply) => reply.send(self.lock(key)).is_err(),
             Command::Unlock(key, opened, reply) => reply.send(self.unlock(key, opened)).is_err(),
+            Command::LockByItself(cause, reply) => reply.send(self.lock_by_itself(cause)).is_err(),
             Command::KeysPlace(reply) => reply.send(self.keeper.keys_place()).is_err(),
             Command::End(reply) => {
                 self.end();
@@ -239,7 +243,7 @@ impl Vault {
         let now = self.surroundings.clock.steady();
         self.expire(now);
         if self.keeper.lock.next(Event::Tick, now, self.config.auto_lock).is_locked() {
-            return self.lock_by_itself();
+            return self.limit_is_reached();
         }
         let names: Vec<_> = self.entries.keys().cloned().collect();
         for name in names {
@@ -288,6 +292,8 @@ impl Vault {
 
     fn apply(&mut self, config: Arc<Config>, why: Why) {
         self.surroundings.audit.set_mode(config.audit, self.surroundings.clock.wall());
+        let on = config.auto_lock.on;
+        self.lock_on.send_if_modified(|told| std::mem::replace(told, on) != on);
         if self.keeper.lock.is_locked() {
             self.config = config;
             return;

@@ -11,15 +11,24 @@ use dph_agent_secret::SecretMemory;
 use toml_edit::{Document, Item, TableLike};
 
 use crate::audit::Mode;
-use crate::lock::AutoLock;
+use crate::lock::{AutoLock, LOCK_ON_SCREEN_LOCK, LOCK_ON_SUSPEND, LockOn};
 use crate::policy::Policy;
 
 use super::Config;
 use super::policy::POLICY_KEYS;
 use super::profile::{Profile, ProfileName, SettingError};
 
-const TOP_KEYS: &[&str] =
-    &["default-profile", "allow-uid", "idle-lock", "max-unlocked", "secret-memory", "audit", "profiles"];
+const TOP_KEYS: &[&str] = &[
+    "default-profile",
+    "allow-uid",
+    "idle-lock",
+    "max-unlocked",
+    LOCK_ON_SUSPEND,
+    LOCK_ON_SCREEN_LOCK,
+    "secret-memory",
+    "audit",
+    "profiles",
+];
 
 /// The keys of a profile, in the order in which they are written.
 pub(super) const PROFILE_KEYS: &[&str] = &[
@@ -106,6 +115,10 @@ impl Reader<'_> {
         let auto_lock = AutoLock {
             idle: self.duration(top, "idle-lock"),
             max_unlocked: self.duration(top, "max-unlocked"),
+            on: LockOn {
+                suspend: self.flag(top, LOCK_ON_SUSPEND),
+                screen_lock: self.flag(top, LOCK_ON_SCREEN_LOCK),
+            },
         };
         let audit = self.word(top, "audit", Mode::ALL, |mode| Some(mode.word())).unwrap_or_default();
         let memories = [SecretMemory::Auto, SecretMemory::Memfd, SecretMemory::Encrypted];
@@ -204,6 +217,14 @@ impl Reader<'_> {
         found
     }
 
+    fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
+        let Some(item) = table.get(key) else { return false };
+        item.as_bool().unwrap_or_else(|| {
+            self.fault(item.span(), format!("`{key}` is true or false, not {}", item.type_name()));
+            false
+        })
+    }
+
     pub(super) fn duration(&mut self, table: &dyn TableLike, key: &str) -> Option<Duration> {
         let text = self.string(table, key)?;
         let duration = parse_duration(&text).filter(|duration| !duration.is_zero());
@@ -297,7 +318,10 @@ mod tests {
     fn automatic_locks_are_times_and_nothing_else() {
         let config = parse("idle-lock = \"1h30m\"\nmax-unlocked = \"90\"").unwrap();
         let seconds = |seconds| Some(Duration::from_secs(seconds));
-        assert_eq!(config.auto_lock, AutoLock { idle: seconds(5400), max_unlocked: seconds(90) });
+        assert_eq!(
+            config.auto_lock,
+            AutoLock { idle: seconds(5400), max_unlocked: seconds(90), on: LockOn::default() }
+        );
         for wrong in ["\"\"", "\"0\"", "\"m\"", "\"5 m\"", "\"5d\"", "\"1m5\"", "5"] {
             assert!(parse(&format!("idle-lock = {wrong}")).is_err(), "{wrong}");
         }
@@ -311,6 +335,18 @@ mod tests {
         assert_eq!(mode("audit = \"off\""), Ok(Mode::Off));
         let faults = mode("audit = \"yes\"").unwrap_err();
         assert!(faults[0].message.contains("one of on, required, off"), "{faults:?}");
+    }
+
+    #[test]
+    fn what_locks_the_agent_is_true_or_false_and_off_by_default() {
+        let on = |text: &str| parse(text).unwrap().auto_lock.on;
+        assert!(on("").is_nothing());
+        assert_eq!(on("lock-on-suspend = true"), LockOn { suspend: true, screen_lock: false });
+        assert_eq!(on("lock-on-screen-lock = true").keys(), "lock-on-screen-lock");
+        assert_eq!(
+            faults("lock-on-suspend = \"yes\""),
+            ["line 1, column 19: `lock-on-suspend` is true or false, not string"]
+        );
     }
 
     const GOOD: &str = "[profiles.prod]\nplatform = \"software-hub\"\nurl = \"https://cpd.example.com\"\nusername = \"alice\"\n";

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Bought, Need};
-use crate::lock::locked;
+use crate::lock::{Cause, locked};
 use crate::seal::{Private, SealedPrivate};
 
 use super::HeldKey;
@@ -34,6 +34,7 @@ pub(super) enum Command {
     Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
     Unlock(Option<Private>, Opened, Reply<Result<Saving, Problem>>),
     DropAll(Reply<()>),
+    LockByItself(Cause, Reply<Saving>),
     KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),
 }
@@ -98,6 +99,7 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         | Command::Apply(..)
         | Command::Drop(..)
         | Command::Lock(..)
+        | Command::LockByItself(..)
         | Command::Unlock(..)
         | Command::DropAll(_)
         | Command::KeysPlace(_)

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Need};
-use crate::lock::RecordFile;
+use crate::lock::{Cause, LockOn, RecordFile};
 use crate::seal::{Private, SealedPrivate};
 
 use super::command::{Command, Install, Reply, Saving, StatusPage, Why};
@@ -26,6 +26,7 @@ pub type TokenAnswer = (Arc<Profile>, Answer);
 pub struct VaultHandle {
     commands: mpsc::Sender<Command>,
     locked: watch::Receiver<bool>,
+    lock_on: watch::Receiver<LockOn>,
 }
 
 impl VaultHandle {
@@ -42,10 +43,10 @@ impl VaultHandle {
         let (commands, receiver) = mpsc::channel(QUEUE);
         let alarm = surroundings.clock.alarm()?;
         let mut vault = Vault::new(record, surroundings);
-        let locked = vault.keeper.tell.subscribe();
+        let (locked, lock_on) = (vault.keeper.tell.subscribe(), vault.lock_on.subscribe());
         vault.apply(config, Why::Edit);
         let task = tokio::spawn(vault.run(receiver, alarm));
-        Ok((Self { commands, locked }, task))
+        Ok((Self { commands, locked, lock_on }, task))
     }
 
     /// Asks for a token and waits for it.
@@ -136,6 +137,11 @@ impl VaultHandle {
         *self.locked.borrow()
     }
 
+    /// Returns what of the machine's doings is to lock the agent, with all later changes.
+    pub fn lock_on(&self) -> watch::Receiver<LockOn> {
+        self.lock_on.clone()
+    }
+
     /// Waits until the agent is locked.
     pub async fn falls(&self) {
         let fallen = self.locked.clone().wait_for(|is_locked| *is_locked).await.is_ok();
@@ -153,6 +159,16 @@ impl VaultHandle {
     /// When the lock would not survive a restart, or is to have another key while it is locked.
     pub async fn lock(&self, key: Option<SealedPrivate>) -> Result<(), Problem> {
         let saving = self.ask(|reply| Command::Lock(key, reply)).await??;
+        saved(saving, "the agent is locked, but would not be after a restart").await
+    }
+
+    /// Locks for a reason of the agent's own, unless it is locked.
+    ///
+    /// # Errors
+    ///
+    /// When the lock would not survive a restart.
+    pub async fn lock_by_itself(&self, cause: Cause) -> Result<(), Problem> {
+        let saving = self.ask(|reply| Command::LockByItself(cause, reply)).await?;
         saved(saving, "the agent is locked, but would not be after a restart").await
     }
 

@@ -11,7 +11,7 @@ use crate::clock::Steady;
 use crate::config::ProfileName;
 use crate::error::Problem;
 use crate::keeper::Held;
-use crate::lock::{Event, locked};
+use crate::lock::{Cause, Event, locked};
 use crate::seal::{Private, SealedPrivate};
 
 use super::command::{Opened, Saving, Why};
@@ -41,11 +41,19 @@ impl Vault {
         Ok(self.fall())
     }
 
-    /// The record goes to the disk by itself; that it did not get there is said in the log.
-    pub(super) fn lock_by_itself(&mut self) {
-        info!("locked: the limit that the configuration sets is reached");
+    /// Locks for a reason of the agent's own, and returns the record on its way to the disk.
+    pub(super) fn lock_by_itself(&mut self, cause: Cause) -> Saving {
+        if self.keeper.lock.is_locked() {
+            return None;
+        }
+        info!(%cause, "locks by itself");
         account::locked_by_itself(&self.surroundings);
-        let saving = self.fall();
+        self.fall()
+    }
+
+    /// The record goes to the disk by itself; that it did not get there is said in the log.
+    pub(super) fn limit_is_reached(&mut self) {
+        let saving = self.lock_by_itself(Cause::Limit);
         tokio::spawn(async move {
             if let Err(problem) = saved(saving, "the agent would not be locked after a restart").await {
                 error!(problem = problem.message, "the lock was not recorded");
