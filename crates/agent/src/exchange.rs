@@ -107,25 +107,12 @@ impl Attempt {
             .ok_or_else(|| Problem::new(ErrorCode::NO_KEY, "there is no key", "dph-agent-client add"))
     }
 
-    /// Reads the key from its source, with what it was given for. A source that does not say is asked
-    /// for keys that go to where `now` says, as the first time.
+    /// Reads the key from its source; one that is held already is as old as that.
     async fn read(&self, now: &Binding) -> Result<Option<HeldKey>, Problem> {
-        let read = self.profile.key_source.read(&self.profile, &self.surroundings.sealed);
-        let Some(Found { key, binding }) = read.await? else {
-            return Ok(None);
-        };
-        if binding.is_none() {
-            let (profile, bindings) = (Arc::clone(&self.profile), Arc::clone(&self.surroundings.bindings));
-            let now = now.clone();
-            blocking(move || bindings.check(&profile, &now)).await??;
-        }
-        let held = self.held.as_ref().filter(|held| held.key.is(&key));
-        let added_at = held.map_or_else(|| self.surroundings.clock.wall(), |held| held.added_at);
-        Ok(Some(HeldKey {
-            key: Arc::new(KeptKey::new(&self.surroundings.pool, &key)?),
-            binding: binding.unwrap_or_else(|| now.clone()),
-            added_at,
-            until: None,
+        let read = read_key(&self.profile, now, &self.surroundings).await?;
+        Ok(read.map(|read| match self.held.as_ref().filter(|held| held.key == read.key) {
+            Some(held) => HeldKey { added_at: held.added_at, ..read },
+            None => read,
         }))
     }
 
@@ -179,6 +166,59 @@ fn usable(
         ));
     }
     Ok(bought)
+}
+
+/// Returns the key of a profile, held or read now, and whom it may be sent to as things stand.
+///
+/// # Errors
+///
+/// When there is none, or it was given for another place than the configuration names.
+pub async fn usable_key(
+    profile: &Arc<Profile>,
+    held: Option<HeldKey>,
+    surroundings: &Surroundings,
+) -> Result<(Target, HeldKey), Problem> {
+    let target = target(profile, &surroundings.proxies).await?;
+    let now = Binding::of(profile.platform(), &target);
+    let key = match held {
+        Some(held) => held,
+        None => read_key(profile, &now, surroundings).await?.ok_or_else(|| no_key(profile))?,
+    };
+    if key.binding.permits(&now) {
+        return Ok((target, key));
+    }
+    Err(binding::changed(profile, &key.binding, &now))
+}
+
+/// Reads the key of a profile from its source, with what it was given for. A source that does not say is
+/// asked for keys that go to where `now` says, as the first time.
+async fn read_key(
+    profile: &Arc<Profile>,
+    now: &Binding,
+    surroundings: &Surroundings,
+) -> Result<Option<HeldKey>, Problem> {
+    let read = profile.key_source.read(profile, &surroundings.sealed);
+    let Some(Found { key, binding }) = read.await? else { return Ok(None) };
+    if binding.is_none() {
+        let (bindings, profile, now) = (Arc::clone(&surroundings.bindings), Arc::clone(profile), now.clone());
+        blocking(move || bindings.check(&profile, &now)).await??;
+    }
+    Ok(Some(HeldKey {
+        key: Arc::new(KeptKey::new(&surroundings.pool, &key)?),
+        binding: binding.unwrap_or_else(|| now.clone()),
+        added_at: surroundings.clock.wall(),
+        until: None,
+    }))
+}
+
+/// Returns what is told where only the user can bring a key.
+pub fn no_key(profile: &Profile) -> Problem {
+    let name = &profile.name;
+    Problem::new(
+        ErrorCode::NO_KEY,
+        format!("profile `{name}` holds no key"),
+        format!("hand it over: dph-agent-client add --profile {name}"),
+    )
 }
 
 /// Returns whom an exchange for `profile` talks to.

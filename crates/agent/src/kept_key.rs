@@ -26,11 +26,6 @@ impl KeptKey {
         // What was stored is the text of a key.
         ApiKey::new(self.0.with(|bytes| String::from_utf8_lossy(bytes).into_owned()))
     }
-
-    /// Whether it is this key.
-    pub fn is(&self, key: &ApiKey) -> bool {
-        self.0.with(|bytes| equal(bytes, key.expose().as_bytes()))
-    }
 }
 
 impl PartialEq for KeptKey {

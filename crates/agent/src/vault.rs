@@ -32,7 +32,7 @@ use command::{Command, Reply, Waiter, answered_locked};
 use entry::{Entry, Withheld, report};
 use locking::PutAway;
 
-pub use command::{Install, StatusPage, Why};
+pub use command::{Change, ChangeKind, Install, StatusPage, Why};
 pub use handle::{TokenAnswer, VaultHandle};
 
 /// A key that is held, with what it was given for.
@@ -170,6 +170,7 @@ impl Vault {
                 names.iter().for_each(|name| self.withhold(name, Withheld::Forgotten));
                 reply.send(()).is_err()
             }
+            Command::Change(name, change, reply) => reply.send(self.change(&name, change)).is_err(),
             Command::DropAll(reply) => {
                 self.drop_all();
                 reply.send(()).is_err()
@@ -186,8 +187,8 @@ impl Vault {
         let profile = Arc::clone(self.config.select(selector)?);
         let entry = self.entries.get_mut(&profile.name).ok_or_else(stopping)?;
         entry.freshness.prune(Reply::is_closed);
-        if entry.has_no_key() {
-            return Err(entry.no_key());
+        if let Some(refusal) = entry.refusal() {
+            return Err(refusal);
         }
         let (caller, waiter) = oneshot::channel();
         let effects = decide(&mut entry.freshness, caller, self.surroundings.clock.steady());
@@ -277,6 +278,10 @@ impl Vault {
 
     fn attempt(&mut self, name: &ProfileName, mode: Mode) {
         let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.change.as_ref().is_some_and(|change| change.holds) {
+            entry.deferred = Some(mode);
+            return;
+        }
         self.next_run += 1;
         entry.run = self.next_run;
         let attempt = Attempt {
@@ -355,7 +360,7 @@ impl Vault {
         let entry = entry.ok_or_else(|| changed_meanwhile(name))?;
         self.next_run += 1;
         entry.run = self.next_run;
-        (entry.key, entry.withheld) = (install.key, None);
+        (entry.key, entry.withheld, entry.deferred) = (install.key, None, None);
         entry.exchanges += install.exchanges;
         let effects = entry.freshness.installed(install.bought, now, dice());
         self.carry_out(name, effects);
@@ -396,6 +401,44 @@ impl Vault {
         entry.run = self.next_run;
         let effects = entry.freshness.dropped(&entry.no_key());
         self.carry_out(name, effects);
+    }
+
+    /// Takes note of what is being done to a key at its platform, or that it is done. Returns until when the
+    /// token is valid that was handed out last, by the wall clock.
+    fn change(&mut self, name: &ProfileName, change: Option<Change>) -> Option<i64> {
+        if let Some(put_away) = self.put_away.get_mut(name) {
+            put_away.entry.change.clone_from(&change);
+        }
+        let entry = self.entries.get_mut(name)?;
+        let until = entry.status(&*self.surroundings.clock).usable_until;
+        let begins = change.as_ref().is_some_and(|change| change.holds)
+            && !entry.change.as_ref().is_some_and(|before| before.holds);
+        let revokes = change.as_ref().is_some_and(|change| change.kind == ChangeKind::Revoke);
+        entry.change = change;
+        let running = self.running.values().any(|(whose, run)| whose == name && *run == entry.run);
+        if begins {
+            // What is under way with the old key counts for nothing any more.
+            self.next_run += 1;
+            entry.run = self.next_run;
+            entry.deferred = running.then_some(Mode::Held);
+        }
+        if revokes && begins {
+            let effects = entry.freshness.dropped(&entry.refusal().unwrap_or_else(stopping));
+            self.carry_out(name, effects);
+        }
+        self.attempt_deferred(name);
+        until
+    }
+
+    /// Makes the attempt that waited for a change to end.
+    fn attempt_deferred(&mut self, name: &ProfileName) {
+        let Some(entry) = self.entries.get_mut(name) else { return };
+        if entry.change.as_ref().is_some_and(|change| change.holds) {
+            return;
+        }
+        if let Some(mode) = entry.deferred.take() {
+            self.attempt(name, mode);
+        }
     }
 
     fn ready(&self, selector: &Selector) -> Result<(), Problem> {

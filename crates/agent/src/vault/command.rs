@@ -7,6 +7,7 @@ use dph_agent_protocol::{Listing, ProfileStatus, Selector};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use crate::clock::Steady;
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::freshness::{Answer, Bought, Need};
@@ -34,6 +35,7 @@ pub(super) enum Command {
     Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
     Unlock(Option<Private>, Opened, Reply<Result<Saving, Problem>>),
     DropAll(Reply<()>),
+    Change(ProfileName, Option<Change>, Reply<Option<i64>>),
     LockByItself(Cause, Reply<Saving>),
     KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),
@@ -72,6 +74,32 @@ pub struct Install {
     pub exchanges: u64,
 }
 
+/// What is being done to a key at its platform.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// What.
+    pub kind: ChangeKind,
+    /// Whether the key buys nothing meanwhile, so that no token is asked for.
+    pub holds: bool,
+    /// What is in the way.
+    pub problem: Option<Problem>,
+    /// Since when.
+    pub since: Steady,
+    /// When it is tried again.
+    pub next_try: Option<Steady>,
+}
+
+/// What can be done to a key at its platform.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is made invalid.
+    Revoke,
+    /// Another one takes its place.
+    Rotate,
+    /// It is invalid, and the other one is known to nobody.
+    Lost,
+}
+
 /// One page of statuses.
 #[derive(Debug)]
 pub struct StatusPage {
@@ -102,6 +130,7 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         | Command::LockByItself(..)
         | Command::Unlock(..)
         | Command::DropAll(_)
+        | Command::Change(..)
         | Command::KeysPlace(_)
         | Command::End(_)) => return Some(answered),
     };

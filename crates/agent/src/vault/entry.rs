@@ -8,17 +8,22 @@ use tracing::{debug, info, warn};
 use crate::clock::{Clock, Steady};
 use crate::config::{Profile, ProfileName};
 use crate::error::Problem;
-use crate::freshness::{Answer, Freshness, Outcome};
+use crate::exchange::no_key;
+use crate::freshness::{Answer, Freshness, Mode, Outcome};
 use crate::key_source::{KeySource, SealedError};
 
 use super::HeldKey;
-use super::command::Reply;
+use super::command::{Change, ChangeKind, Reply};
 
 /// A profile with its secrets.
 pub(super) struct Entry {
     pub(super) profile: Arc<Profile>,
     pub(super) key: Option<HeldKey>,
     pub(super) freshness: Freshness<Reply<Answer>>,
+    /// What is being done to the key at the platform.
+    pub(super) change: Option<Change>,
+    /// An attempt that waits for the end of that.
+    pub(super) deferred: Option<Mode>,
     /// Why there is no key though there could be one.
     pub(super) withheld: Option<Withheld>,
     /// The attempt whose outcome counts.
@@ -64,7 +69,16 @@ impl Withheld {
 impl Entry {
     pub(super) fn new(profile: &Arc<Profile>) -> Self {
         let freshness = Freshness::new(profile.always_fresh, profile.key_source.is_cheap());
-        Self { profile: Arc::clone(profile), key: None, freshness, withheld: None, run: 0, exchanges: 0 }
+        Self {
+            profile: Arc::clone(profile),
+            key: None,
+            freshness,
+            change: None,
+            deferred: None,
+            withheld: None,
+            run: 0,
+            exchanges: 0,
+        }
     }
 
     /// Whether only the user can bring a key.
@@ -82,18 +96,33 @@ impl Entry {
         self.key.is_none() && self.withheld.is_none() && self.profile.key_source == KeySource::Sealed
     }
 
+    /// Returns why nothing is served, where that is so whatever is held.
+    pub(super) fn refusal(&self) -> Option<Problem> {
+        match &self.change {
+            Some(Change { kind: ChangeKind::Revoke, .. }) => Some(being_revoked(&self.profile)),
+            Some(Change { kind: ChangeKind::Lost, problem, .. }) => problem.clone(),
+            _ => self.has_no_key().then(|| self.no_key()),
+        }
+    }
+
     /// Returns why a token request would not be answered well, as far as is known.
     pub(super) fn obstacle(&self, now: Steady) -> Option<Problem> {
         match self.freshness.trouble() {
             _ if self.freshness.token_state(now) == TokenState::FRESH => None,
             Some(trouble) => Some(trouble.problem.clone()),
-            None if self.has_no_key() => Some(self.no_key()),
+            None if self.refusal().is_some() => self.refusal(),
             None if self.awaits_passphrase() => Some(SealedError::Closed(self.profile.name.clone()).into()),
             None => None,
         }
     }
 
     fn key_state(&self) -> KeyState {
+        match self.change.as_ref().map(|change| change.kind) {
+            Some(ChangeKind::Revoke) => return KeyState::REVOKING,
+            Some(ChangeKind::Rotate) => return KeyState::ROTATING,
+            Some(ChangeKind::Lost) => return KeyState::LOST,
+            None => {}
+        }
         let trouble = self.freshness.trouble().map(|trouble| trouble.problem.code);
         match trouble {
             Some(ErrorCode::KEY_REFUSED) => KeyState::REJECTED,
@@ -135,6 +164,9 @@ impl Entry {
             since: shown(since),
             next_try_at: Option::map(next_try, &shown),
         };
+        if let Some(Change { problem: Some(problem), since, next_try, .. }) = &self.change {
+            return Some(error(problem, *since, *next_try));
+        }
         if let Some(trouble) = self.freshness.trouble() {
             return Some(error(&trouble.problem, trouble.since, trouble.next_try));
         }
@@ -147,12 +179,14 @@ fn seconds(duration: std::time::Duration) -> i64 {
     i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
 }
 
-pub(super) fn no_key(profile: &Profile) -> Problem {
+fn being_revoked(profile: &Profile) -> Problem {
     let name = &profile.name;
     Problem::new(
         ErrorCode::NO_KEY,
-        format!("profile `{name}` holds no key"),
-        format!("hand it over: dph-agent-client add --profile {name}"),
+        format!("the key of profile `{name}` is being revoked"),
+        format!(
+            "see dph-agent-client status; until it has been sent: dph-agent-client revoke --profile {name} --cancel"
+        ),
     )
 }
 

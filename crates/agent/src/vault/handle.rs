@@ -13,7 +13,7 @@ use crate::freshness::{Answer, Need};
 use crate::lock::{Cause, LockOn, RecordFile};
 use crate::seal::{Private, SealedPrivate};
 
-use super::command::{Command, Install, Reply, Saving, StatusPage, Why};
+use super::command::{Change, Command, Install, Reply, Saving, StatusPage, Why};
 use super::{HeldKey, Surroundings, Vault, stopping};
 
 /// Requests that wait for the vault before callers are held up.
@@ -142,6 +142,15 @@ impl VaultHandle {
         self.lock_on.clone()
     }
 
+    /// Waits until the agent is open.
+    pub async fn opens(&self) {
+        let opened = self.locked.clone().wait_for(|is_locked| !*is_locked).await.is_ok();
+        if !opened {
+            // A vault that has ended answers for itself.
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// Waits until the agent is locked.
     pub async fn falls(&self) {
         let fallen = self.locked.clone().wait_for(|is_locked| *is_locked).await.is_ok();
@@ -218,6 +227,16 @@ impl VaultHandle {
     /// When the agent is stopping.
     pub async fn drop_secrets(&self, profiles: Vec<ProfileName>) -> Result<(), Problem> {
         self.ask(|reply| Command::Drop(profiles, reply)).await
+    }
+
+    /// Says what is being done to a key at its platform, or that it is done. Returns until when the token is
+    /// valid that was handed out last, in seconds since 1970.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn change(&self, profile: ProfileName, change: Option<Change>) -> Result<Option<i64>, Problem> {
+        self.ask(|reply| Command::Change(profile, change, reply)).await
     }
 
     /// Drops all keys and tokens, and reads no source until `unlock` or `add`.

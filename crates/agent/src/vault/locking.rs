@@ -68,7 +68,7 @@ impl Vault {
         let to = self.keeper.record.key.as_ref().map(SealedPrivate::public);
         for (name, mut entry) in std::mem::take(&mut self.entries) {
             self.next_run += 1;
-            entry.run = self.next_run;
+            (entry.run, entry.deferred) = (self.next_run, None);
             let (token, effects) = entry.freshness.put_away(&locked());
             self.carry_out(&name, effects);
             let held = Held { key: entry.key.take(), token };
