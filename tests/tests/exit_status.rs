@@ -266,6 +266,7 @@ fn other_answers_of_the_command_line() {
     assert_eq!(
         keys(&status["agent"]),
         [
+            "audit",
             "config_error",
             "locked",
             "pid",

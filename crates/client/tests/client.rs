@@ -598,9 +598,10 @@ fn every_command_explains_itself() {
 
 #[test]
 fn a_command_of_the_program_beside_names_that_program_where_it_is_missing() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     let alone = folder.path().join("dph-agent-client");
-    std::fs::copy(env!("CARGO_BIN_EXE_dph-agent-client"), &alone).unwrap();
+    // A copy could not be run while another thread that starts a program still has it open for writing.
+    std::fs::hard_link(env!("CARGO_BIN_EXE_dph-agent-client"), &alone).unwrap();
     let outcome = run(std::process::Command::new(alone).args(["audit", "verify", "--head", "0"]));
     assert_eq!((outcome.status, outcome.stdout.as_str()), (1, ""));
     assert!(outcome.stderr.contains("cannot run the `dph-agent` beside this program"), "{}", outcome.stderr);

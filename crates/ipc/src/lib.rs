@@ -4,6 +4,7 @@
 //! [`Stream`] is the client's end, without a runtime; `Listener` and `Connection` are the agent's,
 //! on tokio, behind the feature `tokio`. Both systems have the same names.
 
+mod beside;
 #[cfg(feature = "tokio")]
 mod connection;
 mod endpoint;
@@ -21,6 +22,7 @@ use unix as sys;
 #[cfg(windows)]
 use windows as sys;
 
+pub use beside::become_program;
 pub use endpoint::{
     Candidate, Endpoint, EndpointError, Rule, Surroundings, candidates, passed_over, place, prepare_folder,
 };
