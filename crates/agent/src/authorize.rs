@@ -53,6 +53,7 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::AddFor(_)
         | Request::Migrate(_)
         | Request::AuditState
+        | Request::Revoke(_)
         | Request::Stop
         | Request::Pending(_)
         | Request::Approve(_)
@@ -81,6 +82,7 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Remove(_)
         | Request::AddFor(_)
         | Request::Migrate(_)
+        | Request::Revoke(_)
         | Request::Refresh(_)
         | Request::Pending(_)
         | Request::Approve(_)

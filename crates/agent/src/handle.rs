@@ -1,6 +1,7 @@
 //! One function for each request.
 
 mod adding;
+mod changing;
 mod confirming;
 mod gate;
 mod locking;
@@ -20,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use adding::{add, add_for, prepare};
+use changing::revoke;
 use confirming::{approve, deny, explain};
 use gate::permitted;
 use locking::{lock, lock_state, unlock};
@@ -32,6 +34,7 @@ use crate::error::{Problem, millis};
 use crate::exchange::blocking;
 use crate::freshness::Need;
 use crate::kept_key::secret_memory;
+use crate::key_change::KeyChanges;
 use crate::keyhole::Keyhole;
 use crate::lock::locked;
 use crate::pending::Pending;
@@ -43,6 +46,8 @@ use crate::vault::{Surroundings, VaultHandle, Why};
 pub struct Desk {
     /// The secrets.
     pub vault: VaultHandle,
+    /// What is being done to keys at their platforms.
+    pub changes: Arc<KeyChanges>,
     /// Where passphrases are tried.
     pub keyhole: Keyhole,
     /// What the vault works with, too.
@@ -102,6 +107,7 @@ pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply,
         Request::Lock(request) => Wiping::new(lock(request, desk)).await,
         Request::Unlock(request) => Wiping::new(unlock(request, desk)).await,
         Request::LockState => lock_state(Vec::new(), desk).await,
+        Request::Revoke(request) => revoke(request, desk).await,
         Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
         Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Pending(page) => Ok(Reply::PendingList(desk.pending.list(&page.after))),

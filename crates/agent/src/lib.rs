@@ -18,6 +18,7 @@ pub mod handle;
 pub mod harden;
 mod keeper;
 pub mod kept_key;
+pub mod key_change;
 pub mod key_source;
 pub mod keyhole;
 mod listening;
@@ -61,6 +62,7 @@ use config::{Config, ConfigFile};
 use error::Problem;
 use exchange::blocking;
 use handle::{Desk, VERSION};
+use key_change::{Journal, KeyChanges};
 use key_source::SealedFolder;
 use keyhole::Keyhole;
 use listening::take_place;
@@ -117,6 +119,7 @@ impl Agent {
         };
         let endpoint = listener.endpoint().to_string();
         let (desk, vault) = furnish(file, config, &paths, endpoint)?;
+        desk.changes.resume().await;
         info!(version = VERSION, pid = std::process::id(), socket = desk.endpoint, "ready");
         Ok(Self { listener, own, desk: Arc::new(desk), vault, signals, _only_one: only_one })
     }
@@ -177,8 +180,11 @@ fn furnish(
     let (vault, task) =
         VaultHandle::start(Arc::new(config), RecordFile::new(paths.lock_record()), surroundings.clone())
             .map_err(system("set a timer"))?;
+    let journal = Journal::new(paths.changes());
+    let changes = Arc::new(KeyChanges::new(vault.clone(), surroundings.clone(), journal));
     let desk = Desk {
         vault,
+        changes,
         keyhole: Keyhole::default(),
         surroundings,
         config: Mutex::new(file),

@@ -42,6 +42,11 @@ impl Paths {
         self.state.join("lock.json")
     }
 
+    /// What is to be done to keys at their platforms.
+    pub fn changes(&self) -> PathBuf {
+        self.state.join("changes")
+    }
+
     /// Keys that the passphrase opens, a file for each profile.
     pub fn sealed(&self) -> PathBuf {
         self.data.join("sealed")

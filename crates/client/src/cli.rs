@@ -106,6 +106,8 @@ options! {
     SetPassphrase "set-passphrase" "" "set the passphrase that opens the agent, or another one",
     PassphraseStdin "passphrase-stdin" "" "read the passphrase from standard input; to set another one, the old line first",
     Pid "pid" "PID" "the process to look at",
+    Wait "wait" "" "stay until it is done",
+    Cancel "cancel" "" "take it back, if nothing was sent to the platform",
     Ready "ready" "" "fail unless a token request would succeed",
 }
 

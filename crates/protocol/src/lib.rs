@@ -21,13 +21,14 @@ use core::time::Duration;
 pub use code::ErrorCode;
 pub use message::{Bytes, DecodeError, EncodeError};
 pub use reply::{
-    Added, AgentStatus, AuditMode, AuditState, Certificate, Explained, Failure, KeyState, LastError, Listing,
-    LockState, Migrated, PendingList, PendingRequest, Pong, Prepared, Process, ProfileEntry, ProfileStatus,
-    Reply, SecretMemory, Statuses, Token, TokenState, Trust, Verdict, Warning,
+    Added, AgentStatus, AuditMode, AuditState, Certificate, ChangeOutcome, Changed, Explained, Failure,
+    KeyState, LastError, Listing, LockState, Migrated, PendingList, PendingRequest, Pong, Prepared, Process,
+    ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Verdict, Warning,
 };
 pub use request::{
-    Add, AddFor, Approve, Deny, Explain, Kept, KeySourceKind, Lock, Migrate, Page, PlatformKind, Prepare,
-    RefreshMode, Request, Selector, Settings, StatusRequest, TokenRequest, Unlock, Waiting,
+    Add, AddFor, Approve, ChangeKey, ChangeMode, Deny, Explain, Kept, KeySourceKind, Lock, Migrate, Page,
+    PlatformKind, Prepare, RefreshMode, Request, Selector, Settings, StatusRequest, TokenRequest, Unlock,
+    Waiting,
 };
 pub use secret::Secret;
 pub use version::{Hello, HelloReply};

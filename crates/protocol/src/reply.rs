@@ -30,6 +30,8 @@ messages! {
         Stopping = 0x801b "stopping",
         /// Answers `Lock`, `Unlock` and `LockState`.
         LockState(LockState) = 0x801c "lock-state",
+        /// Answers `Revoke`.
+        Changed(Changed) = 0x8021 "changed",
         /// Answers `Migrate`.
         Migrated(Migrated) = 0x8020 "migrated",
         /// Answers `AuditState`.
@@ -236,6 +238,18 @@ wire! {
         pub notes: Vec<String>,
     }
 
+    /// A key was changed at its platform, or would be.
+    pub struct Changed {
+        /// The profile's name.
+        pub profile: String,
+        /// What was done.
+        pub outcome: ChangeOutcome,
+        /// Until when tokens that were handed out before may be valid, in seconds since 1970.
+        pub tokens_until: Option<i64>,
+        /// What to tell the user, a line each.
+        pub notes: Vec<String>,
+    }
+
     /// One page of the requests that wait to be confirmed, by identifier.
     pub struct PendingList {
         /// The entries.
@@ -397,6 +411,22 @@ open_set! {
         KEY_REFUSED = 1 "key-refused",
         /// The configuration has changed: this token is the last one until `add`.
         ORIGIN_CHANGED = 2 "origin-changed",
+    }
+}
+
+open_set! {
+    /// What was done to a key at its platform.
+    ChangeOutcome {
+        /// It is invalid.
+        REVOKED = 1 "revoked",
+        /// It was invalid before.
+        ALREADY_INVALID = 2 "already-invalid",
+        /// Another one is in its place.
+        ROTATED = 3 "rotated",
+        /// Nothing: the wish was taken back.
+        CANCELLED = 4 "cancelled",
+        /// Nothing yet: only asked.
+        PLANNED = 5 "planned",
     }
 }
 

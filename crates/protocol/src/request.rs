@@ -42,6 +42,8 @@ messages! {
         AddFor(AddFor) = 0x001f "add-for",
         /// Move a key to another source.
         Migrate(Migrate) = 0x0020 "migrate",
+        /// Make a key invalid at its platform.
+        Revoke(ChangeKey) = 0x0021 "revoke",
         /// How does the audit log stand?
         AuditState = 0x0040 "audit-state",
         /// The requests that wait for somebody to confirm them.
@@ -78,6 +80,7 @@ impl Request {
             | Self::Stop
             | Self::LockState
             | Self::Migrate(_)
+            | Self::Revoke(_)
             | Self::AuditState
             | Self::Pending(_)
             | Self::Deny(_)
@@ -204,6 +207,16 @@ wire! {
         pub deadline_ms: u32,
     }
 
+    /// Asks to change a key at its platform.
+    pub struct ChangeKey {
+        /// Whose key.
+        pub selector: Selector,
+        /// How far to go.
+        pub mode: ChangeMode,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
+    }
+
     /// Names what `Forget` and `Remove` drop.
     pub struct Kept {
         /// One profile.
@@ -279,6 +292,20 @@ open_set! {
         IBM_CLOUD = 2 "ibm-cloud",
         /// The multi-cloud SaaS platform, on AWS.
         MCSP = 3 "mcsp",
+    }
+}
+
+open_set! {
+    /// How far to go with a change of a key.
+    ChangeMode {
+        /// Begin it, and answer with how the first try went.
+        TRY = 1 "try",
+        /// Begin it, and answer when it has ended.
+        WAIT = 2 "wait",
+        /// End it, if nothing was sent to the platform.
+        CANCEL = 3 "cancel",
+        /// Only say what would be done.
+        DRY_RUN = 4 "dry-run",
     }
 }
 

@@ -3,11 +3,11 @@
 
 use dph_agent_protocol::frame::{Frame, HEADER_LEN, Header, split_frame};
 use dph_agent_protocol::{
-    Add, AddFor, Added, AgentStatus, AuditMode, AuditState, Certificate, DecodeError, ErrorCode, Failure,
-    Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page,
-    PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret,
-    SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust,
-    Unlock, Waiting, Warning,
+    Add, AddFor, Added, AgentStatus, AuditMode, AuditState, Certificate, ChangeKey, ChangeMode,
+    ChangeOutcome, Changed, DecodeError, ErrorCode, Failure, Kept, KeySourceKind, KeyState, LastError,
+    Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
+    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
+    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -170,7 +170,7 @@ macro_rules! any_open_set {
     };
 }
 
-any_open_set! { AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
+any_open_set! { AuditMode ChangeMode ChangeOutcome ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Warning }
 
 macro_rules! any_struct {
     ($($name:ident { $($field:ident)* })*) => {
@@ -214,6 +214,8 @@ any_struct! {
     LockState { locked has_passphrase notes }
     Migrated { profile from to notes }
     AuditState { mode file head lines lost error }
+    ChangeKey { selector mode deadline_ms }
+    Changed { profile outcome tokens_until notes }
 }
 
 impl Any for Request {
@@ -237,6 +239,7 @@ impl Any for Request {
             Any::any().prop_map(Self::AddFor),
             Any::any().prop_map(Self::Migrate),
             Just(Self::AuditState),
+            Any::any().prop_map(Self::Revoke),
         ]
         .boxed()
     }
@@ -257,6 +260,7 @@ impl Any for Reply {
             Any::any().prop_map(Self::LockState),
             Any::any().prop_map(Self::Migrated),
             Any::any().prop_map(Self::AuditState),
+            Any::any().prop_map(Self::Changed),
         ]
         .boxed()
     }

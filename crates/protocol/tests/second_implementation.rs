@@ -50,6 +50,8 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x0020 => reread!(Migrate, body),
         0x8020 => reread!(Migrated, body),
         0x8040 => reread!(AuditState, body),
+        0x0021 => reread!(ChangeKey, body),
+        0x8021 => reread!(Changed, body),
         0x8030 => reread!(PendingList, body),
         0x8033 => reread!(Explained, body),
         _ => return None,
@@ -92,7 +94,7 @@ impl fmt::Debug for Secret {
 }
 
 numbers! {
-    AuditMode ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Verdict Warning
+    AuditMode ChangeMode ChangeOutcome ErrorCode KeySourceKind KeyState PlatformKind RefreshMode SecretMemory TokenState Trust Verdict Warning
 }
 
 mirror! {
@@ -214,6 +216,8 @@ mirror! {
     Explained { profile: String, process: Process, verdict: Verdict, reason: String, notes: Vec<String>, }
     LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
     Migrated { profile: String, from: String, to: String, notes: Vec<String>, }
+    ChangeKey { selector: Selector, mode: ChangeMode, deadline_ms: u32, }
+    Changed { profile: String, outcome: ChangeOutcome, tokens_until: Option<i64>, notes: Vec<String>, }
     AuditState {
         mode: AuditMode,
         file: String,

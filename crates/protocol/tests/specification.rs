@@ -9,9 +9,10 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use dph_agent_protocol::{
-    AuditMode, ErrorCode, FRAME_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, KeySourceKind, KeyState,
-    MAX_DEADLINE_MS, MAX_READ_AHEAD, MAX_TOKEN_LEN, PAGE_LEN, PlatformKind, REPLY_TIMEOUT, RefreshMode,
-    Reply, Request, SecretMemory, TokenState, Trust, Verdict, Warning, frame, version,
+    AuditMode, ChangeMode, ChangeOutcome, ErrorCode, FRAME_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT,
+    KeySourceKind, KeyState, MAX_DEADLINE_MS, MAX_READ_AHEAD, MAX_TOKEN_LEN, PAGE_LEN, PlatformKind,
+    REPLY_TIMEOUT, RefreshMode, Reply, Request, SecretMemory, TokenState, Trust, Verdict, Warning, frame,
+    version,
 };
 use samples::{Message, samples};
 
@@ -64,6 +65,8 @@ fn every_member_of_an_open_set_has_a_row_and_every_row_is_a_member() {
     check("TokenState", TokenState::ALL, |it| it.0);
     check("Trust", Trust::ALL, |it| it.0);
     check("Verdict", Verdict::ALL, |it| it.0);
+    check("ChangeMode", ChangeMode::ALL, |it| it.0);
+    check("ChangeOutcome", ChangeOutcome::ALL, |it| it.0);
     check("Warning", Warning::ALL, |it| it.0);
 }
 

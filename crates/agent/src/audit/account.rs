@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dph_agent_ipc::Peer;
-use dph_agent_protocol::{AddFor, ErrorCode, Kept, Reply, Request};
+use dph_agent_protocol::{AddFor, ChangeMode, ErrorCode, Kept, Reply, Request};
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
 use crate::caller::{Asker, Caller};
@@ -11,7 +11,8 @@ use crate::config::ProfileName;
 use crate::error::Problem;
 use crate::freshness::Outcome;
 use crate::handle::Desk;
-use crate::vault::Surroundings;
+use crate::key_change::Report;
+use crate::vault::{ChangeKind, Surroundings};
 
 /// What a request is to the log.
 #[derive(Debug)]
@@ -52,6 +53,11 @@ impl Asked {
                 named: migrate.selector.profile.clone(),
                 rehearsal: migrate.dry_run,
             },
+            Request::Revoke(change) => Self::About {
+                event: |profile| Event::Revoke { profile },
+                named: change.selector.profile.clone(),
+                rehearsal: change.mode == ChangeMode::DRY_RUN,
+            },
             Request::SetDefault(selector) => about(|profile| Event::Default { profile }, &selector.profile),
             Request::Forget(kept) => Self::dropping(|profile| Event::Forget { profile }, kept),
             Request::Remove(kept) => Self::dropping(|profile| Event::Remove { profile }, kept),
@@ -86,6 +92,9 @@ impl Asked {
             }],
             (Self::About { event, .. }, Reply::Done(names)) => {
                 names.iter().cloned().map(Some).map(event).collect()
+            }
+            (Self::About { event, .. }, Reply::Changed(changed)) => {
+                vec![event(Some(changed.profile.clone()))]
             }
             (Self::About { event, .. }, Reply::Migrated(migrated)) => {
                 vec![event(Some(migrated.profile.clone()))]
@@ -172,6 +181,22 @@ pub fn exchange(profile: &ProfileName, outcome: &Outcome, Surroundings { audit, 
         Outcome::Unchanged => return,
     };
     let event = Event::Refresh { profile: profile.to_string(), token };
+    audit.record(Entry { decision: Some(decision), ..Entry::own(clock.wall(), event) });
+}
+
+/// Records how a change of a key ended, which may be long after somebody asked for it.
+pub fn key_changed(
+    kind: ChangeKind,
+    profile: &ProfileName,
+    ended: &Result<Report, Problem>,
+    Surroundings { audit, clock, .. }: &Surroundings,
+) {
+    let profile = Some(profile.to_string());
+    let event = match kind {
+        ChangeKind::Revoke => Event::Revoke { profile },
+        ChangeKind::Rotate | ChangeKind::Lost => Event::Rotate { profile },
+    };
+    let decision = ended.as_ref().map_or_else(|problem| Decision::not(problem.code), |_| Decision::Granted);
     audit.record(Entry { decision: Some(decision), ..Entry::own(clock.wall(), event) });
 }
 

@@ -78,6 +78,16 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         profile: Option<String>,
     },
+    /// A key was to be made invalid at its platform; without a caller, how that ended.
+    Revoke {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+    },
+    /// A key was to be replaced at its platform; without a caller, how that ended.
+    Rotate {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+    },
     /// A key was moved to another source.
     Migrate {
         #[serde(skip_serializing_if = "Option::is_none")]

@@ -28,6 +28,7 @@ pub(super) async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Prob
         Some(name) => name.parse().map_err(bad_setting)?,
         None => default_name(&config)?,
     };
+    desk.changes.none_for(&name)?;
     let file = desk.config.lock().await.clone();
     let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
     can_be_kept(&intent.profile, desk).await?;
@@ -311,6 +312,7 @@ async fn keep(
 ) -> Result<(), Problem> {
     let profile = &intent.profile;
     let mut file = desk.config.lock().await;
+    desk.changes.none_for(&profile.name)?;
     // From here on it is finished on disk, whatever comes.
     if desk.vault.is_locked() {
         return Err(locked());

@@ -27,6 +27,7 @@ pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Prob
     let to: KeySource = request.to.parse().map_err(bad_source)?;
     let profile = desk.vault.select(request.selector).await?;
     let mut file = desk.config.lock().await;
+    desk.changes.none_for(&profile.name)?;
     let moved = plan(profile, &to, &file)?;
     let prepared = async {
         let key = key_of(&moved.old, desk).await?;

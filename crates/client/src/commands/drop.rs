@@ -62,7 +62,7 @@ fn run(args: &Args, act: &Act) -> Result<(), Error> {
         return profiles::report_done(args, act.done, &names);
     }
     if !args.has(Opt::Yes) {
-        confirm(act, &names, all)?;
+        confirm(act.question, &names, all)?;
     }
     // By name, for the default may change while the user thinks.
     let selector = Selector { profile: names.into_iter().next().filter(|_| !all), for_url: None };
@@ -78,9 +78,10 @@ fn ask(args: &Args, act: &Act, what: Kept) -> Result<Vec<String>, Error> {
     Ok(names)
 }
 
-fn confirm(act: &Act, names: &[String], all: bool) -> Result<(), Error> {
+/// Has the user type what is meant.
+pub(crate) fn confirm(question: &str, names: &[String], all: bool) -> Result<(), Error> {
     let expected = if all { "all" } else { names.first().map_or("", String::as_str) };
-    let question = format!("{} {}. Type `{expected}` to go on: ", act.question, names.join(", "));
+    let question = format!("{question} {}. Type `{expected}` to go on: ", names.join(", "));
     let no_terminal = Error::new(
         ErrorCode::DENIED,
         "there is no terminal to confirm on",

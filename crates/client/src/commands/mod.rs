@@ -3,6 +3,7 @@
 mod add;
 mod agent;
 mod beside;
+mod change;
 mod drop;
 mod lock;
 mod migrate;
@@ -29,6 +30,7 @@ pub(crate) static ALL: &[Command] = &[
     policy::POLICY,
     drop::FORGET,
     drop::REMOVE,
+    change::REVOKE,
     migrate::MIGRATE,
     beside::AUDIT,
     agent::PING,

@@ -45,7 +45,7 @@ fn list(args: &Args) -> Result<(), Error> {
 }
 
 /// Returns all pages as one.
-fn fetch(args: &Args) -> Result<Listing, Error> {
+pub(crate) fn fetch(args: &Args) -> Result<Listing, Error> {
     let mut session = Session::open(args)?;
     let mut whole = Listing { profiles: Vec::new(), default: None, more: true };
     while whole.more {

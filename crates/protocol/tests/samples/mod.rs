@@ -2,12 +2,12 @@
 #![allow(dead_code, reason = "each test file that includes this one uses its own part")]
 
 use dph_agent_protocol::{
-    Add, AddFor, Added, AgentStatus, Approve, AuditMode, AuditState, Bytes, Certificate, Deny, ErrorCode,
-    Explain, Explained, Failure, Hello, HelloReply, Kept, KeySourceKind, KeyState, LastError, Listing, Lock,
-    LockState, Migrate, Migrated, Page, PendingList, PendingRequest, PlatformKind, Pong, Prepare, Prepared,
-    Process, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector,
-    Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Verdict, Waiting,
-    Warning,
+    Add, AddFor, Added, AgentStatus, Approve, AuditMode, AuditState, Bytes, Certificate, ChangeKey,
+    ChangeMode, ChangeOutcome, Changed, Deny, ErrorCode, Explain, Explained, Failure, Hello, HelloReply,
+    Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PendingList,
+    PendingRequest, PlatformKind, Pong, Prepare, Prepared, Process, ProfileEntry, ProfileStatus, RefreshMode,
+    Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest,
+    TokenState, Trust, Unlock, Verdict, Waiting, Warning,
 };
 
 /// All that can stand in a frame.
@@ -115,6 +115,10 @@ fn requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         ("audit-state", Request::AuditState),
+        (
+            "revoke",
+            Request::Revoke(ChangeKey { selector: prod(), mode: ChangeMode::WAIT, deadline_ms: 29_800 }),
+        ),
         ("pending", Request::Pending(Page::default())),
         ("pending-after", Request::Pending(Page { after: text("4q7m2k") })),
         (
@@ -176,6 +180,15 @@ fn replies() -> Vec<(&'static str, Reply)> {
             }),
         ),
         ("audit-state", Reply::AuditState(audit_state())),
+        (
+            "changed",
+            Reply::Changed(Changed {
+                profile: text("prod"),
+                outcome: ChangeOutcome::REVOKED,
+                tokens_until: Some(1_800_000_000),
+                notes: vec![text("a note")],
+            }),
+        ),
         ("audit-state-off", Reply::AuditState(audit_state_off())),
         ("pending-list", Reply::PendingList(pending_list())),
         ("pending-list-empty", Reply::PendingList(PendingList { requests: Vec::new(), more: false })),

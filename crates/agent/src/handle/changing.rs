@@ -1,0 +1,85 @@
+//! `revoke`: what is done to a key at its platform, and how long a caller waits for it.
+
+use std::sync::Arc;
+
+use dph_agent_protocol::{ChangeKey, ChangeMode, ChangeOutcome, Changed, Reply};
+
+use super::{Desk, within};
+use crate::config::Profile;
+use crate::error::Problem;
+use crate::exchange;
+use crate::key_change::{Progress, Report, check_revoke, revoke_notes};
+use crate::vault::ChangeKind;
+
+/// Makes a key invalid at its platform.
+pub(super) async fn revoke(request: ChangeKey, desk: &Desk) -> Result<Reply, Problem> {
+    let profile = desk.vault.select(request.selector.clone()).await?;
+    match request.mode {
+        ChangeMode::CANCEL => cancel(ChangeKind::Revoke, &profile, desk).await,
+        ChangeMode::DRY_RUN => {
+            can_be_revoked(&profile, desk).await?;
+            Ok(planned(&profile, revoke_notes(&profile)))
+        }
+        mode => {
+            can_be_revoked(&profile, desk).await?;
+            carry_out(ChangeKind::Revoke, mode == ChangeMode::WAIT, request.deadline_ms, &profile, desk).await
+        }
+    }
+}
+
+/// Refuses before anything is begun what the platform has no interface for, or nobody has a key for.
+async fn can_be_revoked(profile: &Profile, desk: &Desk) -> Result<(), Problem> {
+    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
+    check_revoke(profile, &target)
+}
+
+async fn cancel(kind: ChangeKind, profile: &Profile, desk: &Desk) -> Result<Reply, Problem> {
+    desk.changes.cancel(kind, &profile.name).await?;
+    let report = Report { outcome: ChangeOutcome::CANCELLED, tokens_until: None, notes: Vec::new() };
+    Ok(changed(profile, report))
+}
+
+/// Begins, or hurries on what has begun, and waits for its end or, unless the caller stays, for its first try.
+async fn carry_out(
+    kind: ChangeKind,
+    stays: bool,
+    deadline_ms: u32,
+    profile: &Arc<Profile>,
+    desk: &Desk,
+) -> Result<Reply, Problem> {
+    let mut progress = desk.changes.begin(kind, profile).await?;
+    let before = progress.borrow().tries;
+    let told = move |progress: &Progress| progress.ended.is_some() || (!stays && progress.tries > before);
+    let wait =
+        async { Ok(progress.wait_for(told).await.map(|progress| progress.clone()).unwrap_or_default()) };
+    match within(deadline_ms, wait, "the change of the key", desk).await? {
+        Progress { ended: Some(ended), .. } => ended.map(|report| changed(profile, report)),
+        Progress { trouble: Some(trouble), .. } => Err(goes_on(trouble, kind, profile)),
+        Progress { .. } => Err(crate::vault::stopping()),
+    }
+}
+
+/// Says that the agent goes on, beside what is in the way.
+fn goes_on(trouble: Problem, kind: ChangeKind, profile: &Profile) -> Problem {
+    let command = if kind == ChangeKind::Revoke { "revoke" } else { "rotate" };
+    let until = if profile.key_source.is_readable() {
+        ""
+    } else {
+        " while it runs, for the key is in its memory only"
+    };
+    Problem {
+        hint: format!(
+            "the agent goes on trying{until}: see status, or dph-agent-client {command} --profile {} --wait, or --cancel",
+            profile.name
+        ),
+        ..trouble
+    }
+}
+
+fn planned(profile: &Profile, notes: Vec<String>) -> Reply {
+    changed(profile, Report { outcome: ChangeOutcome::PLANNED, tokens_until: None, notes })
+}
+
+fn changed(profile: &Profile, Report { outcome, tokens_until, notes }: Report) -> Reply {
+    Reply::Changed(Changed { profile: profile.name.to_string(), outcome, tokens_until, notes })
+}

@@ -1,0 +1,167 @@
+//! What is done to a key at its platform: made invalid, or replaced. The wish for it survives a restart, and
+//! is carried out by a task of its own, however long the platform is away.
+
+mod journal;
+mod platform;
+mod revoking;
+mod worker;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use dph_agent_protocol::{ChangeOutcome, ErrorCode};
+use tokio::sync::watch;
+use tracing::{error, info};
+
+use crate::config::{Profile, ProfileName};
+use crate::error::{Chain, Problem};
+use crate::exchange::blocking;
+use crate::vault::{ChangeKind, Surroundings, VaultHandle};
+
+pub use journal::Journal;
+use journal::Record;
+pub use revoking::{check as check_revoke, notes as revoke_notes};
+use worker::{Line, Worker};
+
+/// What becomes of a wish.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Tries that have ended.
+    pub tries: u32,
+    /// Why the last one has not brought it to its end.
+    pub trouble: Option<Problem>,
+    /// How it ended.
+    pub ended: Option<Result<Report, Problem>>,
+}
+
+/// What was done.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// In a word.
+    pub outcome: ChangeOutcome,
+    /// Until when tokens that were handed out before may be valid, in seconds since 1970.
+    pub tokens_until: Option<i64>,
+    /// What to tell the user, a line each.
+    pub notes: Vec<String>,
+}
+
+/// The changes that are under way.
+#[derive(Debug)]
+pub struct KeyChanges {
+    tools: Tools,
+    lines: Mutex<HashMap<ProfileName, (ChangeKind, Line)>>,
+}
+
+/// What a change is carried out with.
+#[derive(Clone, Debug)]
+struct Tools {
+    vault: VaultHandle,
+    surroundings: Surroundings,
+    journal: Journal,
+}
+
+impl KeyChanges {
+    /// Takes up nothing yet.
+    pub fn new(vault: VaultHandle, surroundings: Surroundings, journal: Journal) -> Self {
+        Self { tools: Tools { vault, surroundings, journal }, lines: Mutex::default() }
+    }
+
+    /// Takes up again what an agent before this one left. Called before anybody is served.
+    pub async fn resume(self: &Arc<Self>) {
+        for (name, record) in self.tools.journal.load_all() {
+            match record {
+                Ok(record) => {
+                    info!(profile = %name, kind = ?record.kind(), "goes on with what was begun before");
+                    self.start(name, record).await;
+                }
+                Err(error) => {
+                    error!(error = %Chain(&error), "what was begun before cannot be understood: left alone");
+                }
+            }
+        }
+    }
+
+    /// Begins a change, or has one that is under way tried at once; returns how it goes on.
+    ///
+    /// # Errors
+    ///
+    /// When another one is under way, or the wish cannot be written down.
+    pub async fn begin(
+        self: &Arc<Self>,
+        kind: ChangeKind,
+        profile: &Profile,
+    ) -> Result<watch::Receiver<Progress>, Problem> {
+        if let Some((under_way, line)) = self.line(&profile.name) {
+            if under_way != kind {
+                return Err(busy_with(under_way, &profile.name));
+            }
+            line.hurry();
+            return Ok(line.progress());
+        }
+        let record = Record::new(kind, self.tools.surroundings.clock.wall(), profile);
+        let (journal, name, copy) = (self.tools.journal.clone(), profile.name.clone(), record.clone());
+        blocking(move || journal.save(&name, &copy)).await??;
+        Ok(self.start(profile.name.clone(), record).await)
+    }
+
+    /// Ends a change that has not been sent to the platform.
+    ///
+    /// # Errors
+    ///
+    /// When there is none, or it has been sent.
+    pub async fn cancel(&self, kind: ChangeKind, name: &ProfileName) -> Result<(), Problem> {
+        let line = self.line(name).filter(|(under_way, _)| *under_way == kind).map(|(_, line)| line);
+        let Some(line) = line else {
+            return Err(Problem::new(
+                ErrorCode::BAD_REQUEST,
+                format!("nothing of the kind is under way for profile `{name}`"),
+                "see dph-agent-client status",
+            ));
+        };
+        line.cancel().await
+    }
+
+    /// Makes sure that nothing is being done to the key of a profile.
+    ///
+    /// # Errors
+    ///
+    /// When something is.
+    pub fn none_for(&self, name: &ProfileName) -> Result<(), Problem> {
+        self.line(name).map_or(Ok(()), |(kind, _)| Err(busy_with(kind, name)))
+    }
+
+    async fn start(self: &Arc<Self>, name: ProfileName, record: Record) -> watch::Receiver<Progress> {
+        let kind = record.kind();
+        let (worker, line) = Worker::new(name.clone(), record, self.tools.clone());
+        let progress = line.progress();
+        self.lines().insert(name.clone(), (kind, line));
+        worker.announce().await;
+        let changes = Arc::clone(self);
+        tokio::spawn(async move {
+            worker.run(|| drop(changes.lines().remove(&name))).await;
+        });
+        progress
+    }
+
+    fn line(&self, name: &ProfileName) -> Option<(ChangeKind, Line)> {
+        self.lines().get(name).cloned()
+    }
+
+    fn lines(&self) -> MutexGuard<'_, HashMap<ProfileName, (ChangeKind, Line)>> {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn busy_with(kind: ChangeKind, name: &ProfileName) -> Problem {
+    let (what, command) = match kind {
+        ChangeKind::Revoke => ("revoked", "revoke"),
+        ChangeKind::Rotate | ChangeKind::Lost => ("rotated", "rotate"),
+    };
+    Problem::new(
+        ErrorCode::EXISTS,
+        format!("the key of profile `{name}` is being {what}"),
+        format!(
+            "wait for it: dph-agent-client {command} --profile {name} --wait; or end it: dph-agent-client {command} --profile {name} --cancel"
+        ),
+    )
+}

@@ -1,0 +1,199 @@
+//! What is wished and how far it has come, in a file for each profile. No secret is in it.
+
+use std::fs;
+use std::io::{self, ErrorKind, Write as _};
+use std::path::PathBuf;
+
+use dph_agent_protocol::ErrorCode;
+use serde::{Deserialize, Serialize};
+
+use crate::config::{Profile, ProfileName};
+use crate::error::Problem;
+use crate::private_file;
+use crate::vault::ChangeKind;
+
+/// Longest file that is read, in bytes.
+const MAX_LEN: usize = 16 * 1024;
+/// The version of the files that this program writes.
+const VERSION: u32 = 1;
+/// What the files' names end in.
+const ENDING: &str = ".json";
+
+/// Where the wishes are.
+#[derive(Clone, Debug)]
+pub struct Journal(PathBuf);
+
+/// A wish, and how far it has come.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    version: u32,
+    kind: Kind,
+    /// When it was wished, in seconds since 1970.
+    pub(super) since: i64,
+    /// Calls that may have changed something at the platform; counted before each is made.
+    pub(super) sent: u8,
+    /// The old key is invalid: what is left is to be done here.
+    pub(super) done_there: bool,
+    /// Until when tokens that were handed out before may be valid, in seconds since 1970.
+    pub(super) tokens_until: Option<i64>,
+    /// The key is in memory only, and so is the wish.
+    #[serde(skip)]
+    volatile: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Kind {
+    Revoke,
+    Rotate,
+    Lost,
+}
+
+impl Record {
+    pub(super) fn new(kind: ChangeKind, since: i64, profile: &Profile) -> Self {
+        Self {
+            version: VERSION,
+            kind: match kind {
+                ChangeKind::Revoke => Kind::Revoke,
+                ChangeKind::Rotate => Kind::Rotate,
+                ChangeKind::Lost => Kind::Lost,
+            },
+            since,
+            sent: 0,
+            done_there: false,
+            tokens_until: None,
+            volatile: !profile.key_source.is_readable(),
+        }
+    }
+
+    pub(super) fn kind(&self) -> ChangeKind {
+        match self.kind {
+            Kind::Revoke => ChangeKind::Revoke,
+            Kind::Rotate => ChangeKind::Rotate,
+            Kind::Lost => ChangeKind::Lost,
+        }
+    }
+}
+
+/// A file that holds no wish.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use `{path}`")]
+pub(super) struct JournalError {
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl Journal {
+    /// Names the folder, which need not exist.
+    pub fn new(folder: PathBuf) -> Self {
+        Self(folder)
+    }
+
+    /// Returns every wish that is written down.
+    pub(super) fn load_all(&self) -> Vec<(ProfileName, Result<Record, JournalError>)> {
+        let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| {
+            let name = entry.file_name().into_string().ok()?;
+            name.strip_suffix(ENDING)?.parse::<ProfileName>().ok()
+        });
+        names.map(|name| (name.clone(), self.load(&name))).collect()
+    }
+
+    fn load(&self, name: &ProfileName) -> Result<Record, JournalError> {
+        let path = self.path(name);
+        let read = private_file::read_regular(&path, MAX_LEN);
+        let record = read.and_then(|text| Ok(serde_json::from_slice::<Record>(&text)?));
+        match record {
+            Ok(record) if record.version == VERSION => Ok(record),
+            Ok(_) => Err(JournalError { path, source: io::Error::other("it is of another version") }),
+            Err(source) => Err(JournalError { path, source }),
+        }
+    }
+
+    /// Writes a wish down, in place of what was written of it before.
+    pub(super) fn save(&self, name: &ProfileName, record: &Record) -> Result<(), Problem> {
+        if record.volatile {
+            return Ok(());
+        }
+        let path = self.path(name);
+        let write = || {
+            private_file::create_folder_of(&path)?;
+            let text = serde_json::to_vec_pretty(record)?;
+            private_file::replace(&path, |file| file.write_all(&text))
+        };
+        write().map_err(|error| self.unusable(name, &error))
+    }
+
+    /// Strikes a wish out, if there is one.
+    pub(super) fn remove(&self, name: &ProfileName) -> Result<(), Problem> {
+        match fs::remove_file(self.path(name)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.unusable(name, &error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn path(&self, name: &ProfileName) -> PathBuf {
+        self.0.join(format!("{name}{ENDING}"))
+    }
+
+    fn unusable(&self, name: &ProfileName, error: &io::Error) -> Problem {
+        Problem::new(
+            ErrorCode::FAILED,
+            format!("cannot write `{}`: {error}", self.path(name).display()),
+            "look at the state folder and its disk: nothing is sent to the platform before it is written down",
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dph_agent_protocol::{PlatformKind, Settings};
+
+    use super::*;
+
+    fn profile(source: &str) -> Profile {
+        let settings = Settings {
+            platform: Some(PlatformKind::IBM_CLOUD),
+            url: Some("https://dph.example.com".to_owned()),
+            key_source: Some(source.to_owned()),
+            ..Settings::default()
+        };
+        Profile::build("prod".parse().unwrap(), &settings).unwrap()
+    }
+
+    #[test]
+    fn a_wish_is_found_again_until_it_is_struck_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path().join("changes"));
+        assert!(journal.load_all().is_empty());
+        let profile = profile("keyring");
+        let record = Record { sent: 1, ..Record::new(ChangeKind::Revoke, 7, &profile) };
+        journal.save(&profile.name, &record).unwrap();
+        let [(name, Ok(found))] = &journal.load_all()[..] else { panic!() };
+        assert_eq!((name, found), (&profile.name, &record));
+        journal.remove(&profile.name).unwrap();
+        assert!(journal.load_all().is_empty());
+        journal.remove(&profile.name).unwrap();
+    }
+
+    #[test]
+    fn the_wish_for_a_key_in_memory_is_written_nowhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path().to_owned());
+        let profile = profile("session");
+        journal.save(&profile.name, &Record::new(ChangeKind::Revoke, 7, &profile)).unwrap();
+        assert!(journal.load_all().is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_told_and_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::new(folder.path().to_owned());
+        for text in ["", "{}", "{\"version\":2}"] {
+            fs::write(folder.path().join("prod.json"), text).unwrap();
+            assert!(matches!(&journal.load_all()[..], [(_, Err(_))]), "{text}");
+            assert_eq!(fs::read_to_string(folder.path().join("prod.json")).unwrap(), text);
+        }
+    }
+}

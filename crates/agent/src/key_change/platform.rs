@@ -1,0 +1,93 @@
+//! What changes have in common in how they ask the platform.
+
+use std::time::Duration;
+
+use dph_agent_platform::{ApiKey, PlatformError, Target, Token};
+use dph_agent_protocol::ErrorCode;
+use tokio::time::{Instant, sleep};
+
+use super::Tools;
+use super::worker::Halt;
+use crate::config::Profile;
+use crate::error::Problem;
+
+/// How long a platform may take to know of what it has just done.
+const PROOF_TIME: Duration = Duration::from_secs(60);
+/// First pause between two looks; doubled after each.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+
+/// Whether a key buys tokens, as far as can be seen.
+#[derive(Debug)]
+pub(super) enum Works {
+    /// It does; the token that shows it.
+    Yes(Token),
+    /// It does not.
+    No,
+}
+
+/// Buys a token to see whether a key works.
+///
+/// # Errors
+///
+/// When the platform does not say.
+pub(super) async fn works(
+    target: &Target,
+    key: &ApiKey,
+    profile: &Profile,
+    tools: &Tools,
+) -> Result<Works, Halt> {
+    match target.buy_token(key).await {
+        Ok(token) => Ok(Works::Yes(token)),
+        Err(PlatformError::Refused { .. }) => Ok(Works::No),
+        Err(error) => Err(Halt::Later(told(&error, profile, tools))),
+    }
+}
+
+/// Looks again and again whether a key has stopped working. Returns `false` where it still works in the end.
+///
+/// # Errors
+///
+/// When the platform does not say.
+pub(super) async fn stops_working(
+    target: &Target,
+    key: &ApiKey,
+    profile: &Profile,
+    tools: &Tools,
+) -> Result<bool, Halt> {
+    let end = Instant::now() + PROOF_TIME;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = match works(target, key, profile, tools).await {
+            Ok(Works::No) => return Ok(true),
+            Ok(Works::Yes(_)) => Ok(false),
+            Err(halt) => Err(halt),
+        };
+        if Instant::now() + pause > end {
+            return last;
+        }
+        sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// Returns what the platform's answer means for the profile.
+pub(super) fn told(error: &PlatformError, profile: &Profile, tools: &Tools) -> Problem {
+    Problem::from_platform(error, profile.name.as_str(), tools.surroundings.clock.wall())
+}
+
+/// Returns what is told where the platform has no interface for something, with what the user can do.
+pub(super) fn unsupported(what: &str, profile: &Profile) -> Problem {
+    let url = &profile.url;
+    Problem::new(
+        ErrorCode::UNSUPPORTED,
+        format!(
+            "{what} of profile `{}` cannot be done by a program: {} has no documented interface for it",
+            profile.name,
+            profile.platform()
+        ),
+        format!(
+            "log in to {url}, open the profile and settings of your user, choose API key, and revoke or generate it there; then: dph-agent-client forget --profile {}",
+            profile.name
+        ),
+    )
+}

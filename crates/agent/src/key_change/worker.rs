@@ -1,0 +1,217 @@
+//! The task that carries out one change: it tries, waits and tries again, until there is an end to it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use dph_agent_protocol::{ChangeOutcome, ErrorCode};
+use dph_agent_secret::wiped_stack::Wiping;
+use tokio::sync::{Mutex, Notify, watch};
+use tokio::time::sleep;
+use tracing::{debug, error, info, warn};
+
+use super::journal::Record;
+use super::{Progress, Report, Tools, revoking};
+use crate::audit::account;
+use crate::clock::Steady;
+use crate::config::{Profile, ProfileName};
+use crate::error::Problem;
+use crate::exchange::blocking;
+use crate::refresh::{LONGEST_RETRY_AFTER, backoff};
+use crate::vault::{Change, ChangeKind};
+
+/// Why a try was not the last one, or was.
+#[derive(Debug)]
+pub(super) enum Halt {
+    /// It is tried again.
+    Later(Problem),
+    /// It is given up; the key is as it was.
+    Over(Problem),
+}
+
+impl From<Problem> for Halt {
+    /// What passes is waited for; what only the user can mend is not.
+    fn from(problem: Problem) -> Self {
+        match problem.code {
+            ErrorCode::NO_KEY | ErrorCode::NO_SUCH_PROFILE | ErrorCode::ORIGIN_CHANGED => Self::Over(problem),
+            _ => Self::Later(problem),
+        }
+    }
+}
+
+/// How others reach the task.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    progress: watch::Receiver<Progress>,
+    hurry: Arc<Notify>,
+    /// Held by a try; whoever has it between two tries may end the whole.
+    record: Arc<Mutex<Record>>,
+    cancelled: Arc<Notify>,
+}
+
+impl Line {
+    pub(super) fn progress(&self) -> watch::Receiver<Progress> {
+        self.progress.clone()
+    }
+
+    pub(super) fn hurry(&self) {
+        self.hurry.notify_one();
+    }
+
+    pub(super) async fn cancel(&self) -> Result<(), Problem> {
+        let record = self.record.lock().await;
+        if record.sent > 0 || record.done_there {
+            return Err(Problem::new(
+                ErrorCode::DENIED,
+                "it has been sent to the platform and cannot be taken back",
+                "wait for its end: --wait",
+            ));
+        }
+        self.cancelled.notify_one();
+        drop(record);
+        let ended = self.progress.clone().wait_for(|progress| progress.ended.is_some()).await.is_ok();
+        debug_assert!(ended, "the task tells its end");
+        Ok(())
+    }
+}
+
+/// Carries out one change.
+#[derive(Debug)]
+pub(super) struct Worker {
+    name: ProfileName,
+    kind: ChangeKind,
+    record: Arc<Mutex<Record>>,
+    tools: Tools,
+    progress: watch::Sender<Progress>,
+    hurry: Arc<Notify>,
+    cancelled: Arc<Notify>,
+    since: Steady,
+}
+
+impl Worker {
+    pub(super) fn new(name: ProfileName, record: Record, tools: Tools) -> (Self, Line) {
+        let (progress, receiver) = watch::channel(Progress::default());
+        let (kind, since) = (record.kind(), tools.surroundings.clock.steady());
+        let (hurry, cancelled) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let record = Arc::new(Mutex::new(record));
+        let line = Line {
+            progress: receiver,
+            hurry: Arc::clone(&hurry),
+            record: Arc::clone(&record),
+            cancelled: Arc::clone(&cancelled),
+        };
+        (Self { name, kind, record, tools, progress, hurry, cancelled, since }, line)
+    }
+
+    /// Tells the vault, which serves the key no more where it is to be made invalid.
+    pub(super) async fn announce(&self) {
+        let until = self.tell(None, None).await;
+        let mut record = self.record.lock().await;
+        record.tokens_until = record.tokens_until.max(until);
+    }
+
+    /// Goes on to the end, and calls `leave` before it tells that end.
+    pub(super) async fn run(self, leave: impl FnOnce()) {
+        let ended = self.to_the_end().await;
+        if let Err(problem) = self.conclude(&ended).await {
+            error!(profile = %self.name, problem = problem.message, "a change has ended, but not on the disk");
+        }
+        leave();
+        self.progress.send_modify(|progress| progress.ended = Some(ended));
+    }
+
+    async fn to_the_end(&self) -> Result<Report, Problem> {
+        let mut failures = 0;
+        loop {
+            tokio::select! {
+                () = self.tools.vault.opens() => {}
+                () = self.cancelled.notified() => return Ok(self.report_cancelled()),
+            }
+            let problem = match Wiping::new(self.attempt()).await {
+                Ok(report) => return Ok(report),
+                Err(Halt::Over(problem)) => return Err(problem),
+                Err(Halt::Later(problem)) => problem,
+            };
+            failures += 1;
+            let pause = pause(failures, &problem);
+            self.not_yet(&problem, failures, pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                () = self.hurry.notified() => {}
+                () = self.cancelled.notified() => return Ok(self.report_cancelled()),
+            }
+        }
+    }
+
+    async fn attempt(&self) -> Result<Report, Halt> {
+        let profile = self.profile().await?;
+        let held = self.tools.vault.key(self.name.clone()).await?;
+        let mut record = self.record.lock().await;
+        let ended = revoking::attempt(&profile, held, &mut record, &self.tools).await?;
+        Ok(Report { tokens_until: record.tokens_until, ..ended })
+    }
+
+    async fn profile(&self) -> Result<Arc<Profile>, Problem> {
+        let config = self.tools.vault.config().await?;
+        config.profiles.get(&self.name).cloned().ok_or_else(|| {
+            Problem::new(
+                ErrorCode::NO_SUCH_PROFILE,
+                format!("profile `{}` was removed", self.name),
+                "make its key invalid in the platform's web client",
+            )
+        })
+    }
+
+    /// Tells what is in the way.
+    async fn not_yet(&self, problem: &Problem, failures: u32, pause: Duration) {
+        if failures == 1 {
+            warn!(profile = %self.name, problem = problem.message, "goes on trying");
+        } else {
+            debug!(profile = %self.name, problem = problem.message, failures, "goes on trying");
+        }
+        let next = self.tools.surroundings.clock.steady() + pause;
+        self.tell(Some(problem.clone()), Some(next)).await;
+        self.progress.send_modify(|progress| {
+            progress.tries = failures;
+            progress.trouble = Some(problem.clone());
+        });
+    }
+
+    async fn tell(&self, problem: Option<Problem>, next_try: Option<Steady>) -> Option<i64> {
+        let holds = self.kind == ChangeKind::Revoke;
+        let change = Change { kind: self.kind, holds, problem, since: self.since, next_try };
+        // A vault that has ended serves nobody.
+        self.tools.vault.change(self.name.clone(), Some(change)).await.ok().flatten()
+    }
+
+    /// Clears what is left of the wish.
+    async fn conclude(&self, ended: &Result<Report, Problem>) -> Result<(), Problem> {
+        match ended {
+            Ok(report) => {
+                info!(profile = %self.name, outcome = %report.outcome, "a change of a key has ended")
+            }
+            Err(problem) => warn!(profile = %self.name, problem = problem.message, "gave up changing a key"),
+        }
+        account::key_changed(self.kind, &self.name, ended, &self.tools.surroundings);
+        let (journal, name) = (self.tools.journal.clone(), self.name.clone());
+        let removed = blocking(move || journal.remove(&name)).await;
+        if ended.as_ref().is_ok_and(is_invalid) {
+            self.tools.vault.drop_secrets(vec![self.name.clone()]).await?;
+        }
+        self.tools.vault.change(self.name.clone(), None).await?;
+        removed?
+    }
+
+    fn report_cancelled(&self) -> Report {
+        Report { outcome: ChangeOutcome::CANCELLED, tokens_until: None, notes: Vec::new() }
+    }
+}
+
+/// Whether the key is of no use any more.
+fn is_invalid(report: &Report) -> bool {
+    [ChangeOutcome::REVOKED, ChangeOutcome::ALREADY_INVALID].contains(&report.outcome)
+}
+
+fn pause(failures: u32, problem: &Problem) -> Duration {
+    let asked = problem.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER);
+    backoff(failures, fastrand::f64()).max(asked)
+}
