@@ -54,6 +54,7 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::Migrate(_)
         | Request::AuditState
         | Request::Revoke(_)
+        | Request::Rotate(_)
         | Request::Stop
         | Request::Pending(_)
         | Request::Approve(_)
@@ -83,6 +84,7 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::AddFor(_)
         | Request::Migrate(_)
         | Request::Revoke(_)
+        | Request::Rotate(_)
         | Request::Refresh(_)
         | Request::Pending(_)
         | Request::Approve(_)

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 use adding::{add, add_for, prepare};
-use changing::revoke;
+use changing::{revoke, rotate};
 use confirming::{approve, deny, explain};
 use gate::permitted;
 use locking::{lock, lock_state, unlock};
@@ -108,6 +108,7 @@ pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply,
         Request::Unlock(request) => Wiping::new(unlock(request, desk)).await,
         Request::LockState => lock_state(Vec::new(), desk).await,
         Request::Revoke(request) => revoke(request, desk).await,
+        Request::Rotate(request) => rotate(request, desk).await,
         Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
         Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Pending(page) => Ok(Reply::PendingList(desk.pending.list(&page.after))),

@@ -4,6 +4,7 @@
 mod journal;
 mod platform;
 mod revoking;
+mod rotating;
 mod worker;
 
 use std::collections::HashMap;
@@ -16,11 +17,13 @@ use tracing::{error, info};
 use crate::config::{Profile, ProfileName};
 use crate::error::{Chain, Problem};
 use crate::exchange::blocking;
+use crate::key_source::Aside;
 use crate::vault::{ChangeKind, Surroundings, VaultHandle};
 
 pub use journal::Journal;
 use journal::Record;
 pub use revoking::{check as check_revoke, notes as revoke_notes};
+pub use rotating::{check as check_rotate, notes as rotate_notes};
 use worker::{Line, Worker};
 
 /// What becomes of a wish.
@@ -58,12 +61,34 @@ struct Tools {
     vault: VaultHandle,
     surroundings: Surroundings,
     journal: Journal,
+    asides: Asides,
+}
+
+/// What rotations put aside, for as long as the agent is open.
+#[derive(Clone, Debug, Default)]
+pub struct Asides(Arc<Mutex<HashMap<ProfileName, Aside>>>);
+
+impl Asides {
+    /// Has what was put aside at hand for a rotation that goes on.
+    pub fn offer(&self, name: &ProfileName, aside: Aside) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), aside);
+    }
+
+    fn take(&self, name: &ProfileName) -> Option<Aside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    }
 }
 
 impl KeyChanges {
     /// Takes up nothing yet.
     pub fn new(vault: VaultHandle, surroundings: Surroundings, journal: Journal) -> Self {
-        Self { tools: Tools { vault, surroundings, journal }, lines: Mutex::default() }
+        let tools = Tools { vault, surroundings, journal, asides: Asides::default() };
+        Self { tools, lines: Mutex::default() }
+    }
+
+    /// Takes what an agent before this one put aside, now that it can be opened.
+    pub fn offer(&self, name: &ProfileName, aside: Aside) {
+        self.tools.asides.offer(name, aside);
     }
 
     /// Takes up again what an agent before this one left. Called before anybody is served.
@@ -121,26 +146,51 @@ impl KeyChanges {
         line.cancel().await
     }
 
-    /// Makes sure that nothing is being done to the key of a profile.
+    /// Makes sure that nothing is being done to the key of a profile; that it was lost is no hindrance.
     ///
     /// # Errors
     ///
     /// When something is.
     pub fn none_for(&self, name: &ProfileName) -> Result<(), Problem> {
-        self.line(name).map_or(Ok(()), |(kind, _)| Err(busy_with(kind, name)))
+        match self.line(name) {
+            None | Some((ChangeKind::Lost, _)) => Ok(()),
+            Some((kind, _)) => Err(busy_with(kind, name)),
+        }
+    }
+
+    /// Ends what is known of a lost key, for which another one was handed over.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn found_again(&self, name: &ProfileName) -> Result<(), Problem> {
+        match self.line(name) {
+            Some((ChangeKind::Lost, line)) => line.cancel().await,
+            _ => Ok(()),
+        }
     }
 
     async fn start(self: &Arc<Self>, name: ProfileName, record: Record) -> watch::Receiver<Progress> {
+        let (worker, progress) = self.enlist(&name, record);
+        worker.announce().await;
+        tokio::spawn(Arc::clone(self).carry_out(name, worker));
+        progress
+    }
+
+    fn enlist(&self, name: &ProfileName, record: Record) -> (Worker, watch::Receiver<Progress>) {
         let kind = record.kind();
         let (worker, line) = Worker::new(name.clone(), record, self.tools.clone());
         let progress = line.progress();
         self.lines().insert(name.clone(), (kind, line));
-        worker.announce().await;
-        let changes = Arc::clone(self);
-        tokio::spawn(async move {
-            worker.run(|| drop(changes.lines().remove(&name))).await;
-        });
-        progress
+        (worker, progress)
+    }
+
+    /// Goes on to the end, and where that is the loss of the key on to the end of that.
+    async fn carry_out(self: Arc<Self>, name: ProfileName, mut worker: Worker) {
+        while let Some(lost) = worker.run(|| drop(self.lines().remove(&name))).await {
+            worker = self.enlist(&name, lost).0;
+            worker.announce().await;
+        }
     }
 
     fn line(&self, name: &ProfileName) -> Option<(ChangeKind, Line)> {

@@ -1,5 +1,6 @@
 //! Where a key comes from, and survives a restart.
 
+mod aside;
 mod command;
 mod file;
 mod item;
@@ -25,6 +26,7 @@ use crate::error::{Chain, Problem};
 use crate::exchange::blocking_secret;
 use crate::seal::{Private, Public};
 
+pub use aside::Aside;
 use sealed::SealedKey;
 pub use sealed::{SealedError, SealedFolder};
 

@@ -1,5 +1,6 @@
 //! Files that are the user's alone from their first moment, and replaced whole or not at all.
 
+use std::ffi::OsStr;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read as _};
 use std::path::Path;
@@ -84,6 +85,7 @@ pub fn lock(path: &Path) -> io::Result<File> {
 /// As the system says; the old content is still there then.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    sweep(&target);
     let draft = draft_of(&target);
     let written = options().create_new(true).open(&draft).and_then(|mut file| {
         write(&mut file)?;
@@ -116,6 +118,35 @@ fn open_without_waiting(path: &Path) -> io::Result<File> {
         rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
     );
     options.open(path)
+}
+
+/// Deletes the drafts that processes left which were killed over them: they may hold what must not lie about.
+fn sweep(target: &Path) {
+    let (Some(folder), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
+        return;
+    };
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let file = entry.file_name();
+        let numbers =
+            file.to_str().and_then(|file| file.strip_prefix(name)?.strip_prefix('.')?.strip_suffix(".new"));
+        let writer = numbers.and_then(|numbers| numbers.split_once('.')?.0.parse().ok());
+        if writer.is_some_and(has_ended) {
+            // What cannot be deleted now is met again.
+            let _left = fs::remove_file(entry.path()).is_err();
+        }
+    }
+}
+
+#[cfg(unix)]
+fn has_ended(process: i32) -> bool {
+    let process = rustix::process::Pid::from_raw(process);
+    process.is_some_and(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+}
+
+/// Nobody tells.
+#[cfg(not(unix))]
+fn has_ended(_process: i32) -> bool {
+    false
 }
 
 fn draft_of(target: &Path) -> std::path::PathBuf {
@@ -157,6 +188,22 @@ mod tests {
             let error = read_regular(path, 5).unwrap_err().to_string();
             assert_eq!(error, "it is not a regular file", "{}", path.display());
         }
+    }
+
+    #[test]
+    fn the_draft_of_a_process_that_was_killed_is_deleted_and_no_other_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let draft = folder.path().join(format!("key.{}.7.new", ended.id()));
+        let others =
+            [format!("key.{}.7.new", std::process::id()), "key.new".to_owned(), "other.1.new".to_owned()];
+        fs::write(&draft, "a secret").unwrap();
+        others.iter().for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+        replace(&path, |_| Ok(())).unwrap();
+        assert!(!draft.exists());
+        assert!(others.iter().all(|name| folder.path().join(name).exists()));
     }
 
     #[test]

@@ -170,6 +170,10 @@ impl Vault {
                 names.iter().for_each(|name| self.withhold(name, Withheld::Forgotten));
                 reply.send(()).is_err()
             }
+            Command::KeyReplaced(name, reply) => {
+                self.key_replaced(&name);
+                reply.send(()).is_err()
+            }
             Command::Change(name, change, reply) => reply.send(self.change(&name, change)).is_err(),
             Command::DropAll(reply) => {
                 self.drop_all();
@@ -428,6 +432,16 @@ impl Vault {
         }
         self.attempt_deferred(name);
         until
+    }
+
+    /// The source has another key than the one that is held or sealed here: it is read when it is needed.
+    fn key_replaced(&mut self, name: &ProfileName) {
+        if let Some(put_away) = self.put_away.get_mut(name) {
+            put_away.sealed = None;
+        }
+        if let Some(entry) = self.entries.get_mut(name) {
+            entry.key = None;
+        }
     }
 
     /// Makes the attempt that waited for a change to end.

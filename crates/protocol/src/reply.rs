@@ -30,7 +30,7 @@ messages! {
         Stopping = 0x801b "stopping",
         /// Answers `Lock`, `Unlock` and `LockState`.
         LockState(LockState) = 0x801c "lock-state",
-        /// Answers `Revoke`.
+        /// Answers `Revoke` and `Rotate`.
         Changed(Changed) = 0x8021 "changed",
         /// Answers `Migrate`.
         Migrated(Migrated) = 0x8020 "migrated",

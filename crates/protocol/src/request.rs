@@ -44,6 +44,8 @@ messages! {
         Migrate(Migrate) = 0x0020 "migrate",
         /// Make a key invalid at its platform.
         Revoke(ChangeKey) = 0x0021 "revoke",
+        /// Replace a key at its platform.
+        Rotate(ChangeKey) = 0x0022 "rotate",
         /// How does the audit log stand?
         AuditState = 0x0040 "audit-state",
         /// The requests that wait for somebody to confirm them.
@@ -81,6 +83,7 @@ impl Request {
             | Self::LockState
             | Self::Migrate(_)
             | Self::Revoke(_)
+            | Self::Rotate(_)
             | Self::AuditState
             | Self::Pending(_)
             | Self::Deny(_)

@@ -240,6 +240,7 @@ impl Any for Request {
             Any::any().prop_map(Self::Migrate),
             Just(Self::AuditState),
             Any::any().prop_map(Self::Revoke),
+            Any::any().prop_map(Self::Rotate),
         ]
         .boxed()
     }

@@ -50,7 +50,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x0020 => reread!(Migrate, body),
         0x8020 => reread!(Migrated, body),
         0x8040 => reread!(AuditState, body),
-        0x0021 => reread!(ChangeKey, body),
+        0x0021 | 0x0022 => reread!(ChangeKey, body),
         0x8021 => reread!(Changed, body),
         0x8030 => reread!(PendingList, body),
         0x8033 => reread!(Explained, body),

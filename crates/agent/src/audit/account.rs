@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dph_agent_ipc::Peer;
-use dph_agent_protocol::{AddFor, ChangeMode, ErrorCode, Kept, Reply, Request};
+use dph_agent_protocol::{AddFor, ChangeKey, ChangeMode, ErrorCode, Kept, Reply, Request};
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
 use crate::caller::{Asker, Caller};
@@ -53,11 +53,8 @@ impl Asked {
                 named: migrate.selector.profile.clone(),
                 rehearsal: migrate.dry_run,
             },
-            Request::Revoke(change) => Self::About {
-                event: |profile| Event::Revoke { profile },
-                named: change.selector.profile.clone(),
-                rehearsal: change.mode == ChangeMode::DRY_RUN,
-            },
+            Request::Revoke(change) => Self::changing(|profile| Event::Revoke { profile }, change),
+            Request::Rotate(change) => Self::changing(|profile| Event::Rotate { profile }, change),
             Request::SetDefault(selector) => about(|profile| Event::Default { profile }, &selector.profile),
             Request::Forget(kept) => Self::dropping(|profile| Event::Forget { profile }, kept),
             Request::Remove(kept) => Self::dropping(|profile| Event::Remove { profile }, kept),
@@ -77,6 +74,11 @@ impl Asked {
             | Request::Explain(_)
             | Request::AuditState => Self::Look(request.name()),
         }
+    }
+
+    fn changing(event: fn(Option<String>) -> Event, change: &ChangeKey) -> Self {
+        let (named, rehearsal) = (change.selector.profile.clone(), change.mode == ChangeMode::DRY_RUN);
+        Self::About { event, named, rehearsal }
     }
 
     fn dropping(event: fn(Option<String>) -> Event, kept: &Kept) -> Self {

@@ -339,5 +339,6 @@ async fn keep(
     let kept = key.map(|key| KeptKey::new(&desk.surroundings.pool, &key)).transpose()?;
     let until = ttl.map(|ttl| desk.surroundings.clock.steady() + ttl);
     let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at, until });
-    desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await
+    desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await?;
+    desk.changes.found_again(&profile.name).await
 }

@@ -1,4 +1,4 @@
-//! `revoke`: what is done to a key at its platform, and how long a caller waits for it.
+//! `revoke` and `rotate`: what is done to a key at its platform, and how long a caller waits for it.
 
 use std::sync::Arc;
 
@@ -8,29 +8,39 @@ use super::{Desk, within};
 use crate::config::Profile;
 use crate::error::Problem;
 use crate::exchange;
-use crate::key_change::{Progress, Report, check_revoke, revoke_notes};
+use crate::key_change::{Progress, Report, check_revoke, check_rotate, revoke_notes, rotate_notes};
 use crate::vault::ChangeKind;
 
 /// Makes a key invalid at its platform.
 pub(super) async fn revoke(request: ChangeKey, desk: &Desk) -> Result<Reply, Problem> {
     let profile = desk.vault.select(request.selector.clone()).await?;
-    match request.mode {
-        ChangeMode::CANCEL => cancel(ChangeKind::Revoke, &profile, desk).await,
-        ChangeMode::DRY_RUN => {
-            can_be_revoked(&profile, desk).await?;
-            Ok(planned(&profile, revoke_notes(&profile)))
-        }
-        mode => {
-            can_be_revoked(&profile, desk).await?;
-            carry_out(ChangeKind::Revoke, mode == ChangeMode::WAIT, request.deadline_ms, &profile, desk).await
-        }
+    if request.mode != ChangeMode::CANCEL {
+        check_revoke(&profile, &exchange::target(&profile, &desk.surroundings.proxies).await?)?;
     }
+    change(ChangeKind::Revoke, request, &profile, revoke_notes(&profile), desk).await
 }
 
-/// Refuses before anything is begun what the platform has no interface for, or nobody has a key for.
-async fn can_be_revoked(profile: &Profile, desk: &Desk) -> Result<(), Problem> {
-    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
-    check_revoke(profile, &target)
+/// Replaces a key at its platform.
+pub(super) async fn rotate(request: ChangeKey, desk: &Desk) -> Result<Reply, Problem> {
+    let profile = desk.vault.select(request.selector.clone()).await?;
+    if request.mode != ChangeMode::CANCEL {
+        check_rotate(&profile, &exchange::target(&profile, &desk.surroundings.proxies).await?).await?;
+    }
+    change(ChangeKind::Rotate, request, &profile, rotate_notes(&profile), desk).await
+}
+
+async fn change(
+    kind: ChangeKind,
+    request: ChangeKey,
+    profile: &Arc<Profile>,
+    notes: Vec<String>,
+    desk: &Desk,
+) -> Result<Reply, Problem> {
+    match request.mode {
+        ChangeMode::CANCEL => cancel(kind, profile, desk).await,
+        ChangeMode::DRY_RUN => Ok(planned(profile, notes)),
+        mode => carry_out(kind, mode == ChangeMode::WAIT, request.deadline_ms, profile, desk).await,
+    }
 }
 
 async fn cancel(kind: ChangeKind, profile: &Profile, desk: &Desk) -> Result<Reply, Problem> {

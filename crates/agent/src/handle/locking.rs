@@ -88,7 +88,12 @@ async fn open_sealed_keys(private: &Private, desk: &Desk) -> Result<(Opened, Vec
     let sealed = config.profiles.values().filter(|profile| profile.key_source == KeySource::Sealed);
     for profile in sealed {
         match open_sealed_key(profile, private, desk).await {
-            Ok(Some(key)) => opened.push((profile.name.clone(), key)),
+            Ok(Some(key)) => {
+                opened.push((profile.name.clone(), key));
+                if let Ok(Some(aside)) = desk.surroundings.sealed.open_aside(&profile.name, private) {
+                    desk.changes.offer(&profile.name, aside);
+                }
+            }
             Ok(None) => {}
             Err(problem) => notes.push(format!("profile {}: {}", profile.name, problem.message)),
         }

@@ -37,9 +37,21 @@ pub(super) struct Record {
     pub(super) done_there: bool,
     /// Until when tokens that were handed out before may be valid, in seconds since 1970.
     pub(super) tokens_until: Option<i64>,
+    /// How the new key is called at IBM Cloud.
+    pub(super) made: Option<String>,
+    /// How IBM Cloud calls the old one.
+    pub(super) old_id: Option<String>,
+    /// Why the key is lost, and what to do about it.
+    lost: Option<Words>,
     /// The key is in memory only, and so is the wish.
     #[serde(skip)]
     volatile: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Words {
+    message: String,
+    hint: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,7 +75,32 @@ impl Record {
             sent: 0,
             done_there: false,
             tokens_until: None,
+            made: None,
+            old_id: None,
+            lost: None,
             volatile: !profile.key_source.is_readable(),
+        }
+    }
+
+    /// Returns what is left to say of it where the key was lost.
+    pub(super) fn lost(self, why: &Problem) -> Self {
+        let words = Words { message: why.message.clone(), hint: why.hint.clone() };
+        Self { kind: Kind::Lost, lost: Some(words), ..self }
+    }
+
+    /// Returns why the key is lost.
+    pub(super) fn what_is_lost(&self) -> Option<Problem> {
+        let Words { message, hint } = self.lost.clone()?;
+        Some(Problem::new(ErrorCode::KEY_REFUSED, message, hint))
+    }
+
+    /// Whether nothing may be bought with the key between two tries: it is to be ended, or has perhaps ended
+    /// already and no other one is known.
+    pub(super) fn keeps_from_buying(&self) -> bool {
+        match self.kind {
+            Kind::Revoke => true,
+            Kind::Rotate => self.sent > 0 && self.made.is_none(),
+            Kind::Lost => false,
         }
     }
 

@@ -2,25 +2,47 @@
 
 use std::time::Duration;
 
-use dph_agent_platform::{ApiKey, PlatformError, Target, Token};
-use dph_agent_protocol::ErrorCode;
+use dph_agent_platform::{ApiKey, PlatformError, Target, Token, TokenText};
+use dph_agent_protocol::{ErrorCode, Secret};
 use tokio::time::{Instant, sleep};
 
 use super::Tools;
 use super::worker::Halt;
+use crate::clock::Steady;
 use crate::config::Profile;
 use crate::error::Problem;
+use crate::freshness::Bought;
 
 /// How long a platform may take to know of what it has just done.
 const PROOF_TIME: Duration = Duration::from_secs(60);
 /// First pause between two looks; doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
+/// A token that was just bought.
+#[derive(Debug)]
+pub(super) struct Bearer {
+    pub(super) token: TokenText,
+    sent: Steady,
+    life: Option<Duration>,
+}
+
+impl Bearer {
+    /// Returns it as the vault hands it out.
+    pub(super) fn into_bought(self) -> Bought {
+        Bought { token: Secret::new(self.token.expose().to_owned()), sent: self.sent, life: self.life }
+    }
+
+    /// Returns the same once more.
+    pub(super) fn copy(&self) -> Self {
+        Self { token: TokenText::new(self.token.expose().to_owned()), ..*self }
+    }
+}
+
 /// Whether a key buys tokens, as far as can be seen.
 #[derive(Debug)]
 pub(super) enum Works {
     /// It does; the token that shows it.
-    Yes(Token),
+    Yes(Bearer),
     /// It does not.
     No,
 }
@@ -36,8 +58,9 @@ pub(super) async fn works(
     profile: &Profile,
     tools: &Tools,
 ) -> Result<Works, Halt> {
+    let sent = tools.surroundings.clock.steady();
     match target.buy_token(key).await {
-        Ok(token) => Ok(Works::Yes(token)),
+        Ok(Token { value, life }) => Ok(Works::Yes(Bearer { token: value, sent, life })),
         Err(PlatformError::Refused { .. }) => Ok(Works::No),
         Err(error) => Err(Halt::Later(told(&error, profile, tools))),
     }
@@ -63,6 +86,29 @@ pub(super) async fn stops_working(
             Err(halt) => Err(halt),
         };
         if Instant::now() + pause > end {
+            return last;
+        }
+        sleep(pause).await;
+        pause *= 2;
+    }
+}
+
+/// Looks again and again whether a new key works, for a platform may take a moment to know it everywhere.
+///
+/// # Errors
+///
+/// When the platform does not say.
+pub(super) async fn begins_working(
+    target: &Target,
+    key: &ApiKey,
+    profile: &Profile,
+    tools: &Tools,
+) -> Result<Works, Halt> {
+    let end = Instant::now() + PROOF_TIME;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = works(target, key, profile, tools).await;
+        if matches!(last, Ok(Works::Yes(_))) || Instant::now() + pause > end {
             return last;
         }
         sleep(pause).await;

@@ -91,7 +91,7 @@ async fn end_there(
     let calls = target.key_calls();
     let key = key.key.expose();
     let token = match works(&target, &key, profile, tools).await? {
-        Works::Yes(token) => token.value,
+        Works::Yes(bearer) => bearer.token,
         Works::No if record.sent > 0 => return Ok(ChangeOutcome::REVOKED),
         Works::No => return Ok(ChangeOutcome::ALREADY_INVALID),
     };

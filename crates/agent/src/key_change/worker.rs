@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::journal::Record;
-use super::{Progress, Report, Tools, revoking};
+use super::{Progress, Report, Tools, revoking, rotating};
 use crate::audit::account;
 use crate::clock::Steady;
 use crate::config::{Profile, ProfileName};
@@ -26,6 +26,8 @@ pub(super) enum Halt {
     Later(Problem),
     /// It is given up; the key is as it was.
     Over(Problem),
+    /// The old key is invalid, and there is no new one.
+    Lost(Problem),
 }
 
 impl From<Problem> for Halt {
@@ -59,7 +61,7 @@ impl Line {
 
     pub(super) async fn cancel(&self) -> Result<(), Problem> {
         let record = self.record.lock().await;
-        if record.sent > 0 || record.done_there {
+        if record.kind() != ChangeKind::Lost && (record.sent > 0 || record.done_there) {
             return Err(Problem::new(
                 ErrorCode::DENIED,
                 "it has been sent to the platform and cannot be taken back",
@@ -104,22 +106,46 @@ impl Worker {
 
     /// Tells the vault, which serves the key no more where it is to be made invalid.
     pub(super) async fn announce(&self) {
-        let until = self.tell(None, None).await;
         let mut record = self.record.lock().await;
+        let until = self.tell(record.what_is_lost(), None, record.keeps_from_buying()).await;
         record.tokens_until = record.tokens_until.max(until);
     }
 
-    /// Goes on to the end, and calls `leave` before it tells that end.
-    pub(super) async fn run(self, leave: impl FnOnce()) {
-        let ended = self.to_the_end().await;
+    /// Goes on to the end, and calls `leave` before it tells that end. Returns what is left to say where the key
+    /// was lost.
+    pub(super) async fn run(self, leave: impl FnOnce()) -> Option<Record> {
+        let (ended, is_lost) = match self.to_the_end().await {
+            Ok(report) => (Ok(report), false),
+            Err(Halt::Lost(problem)) => (Err(problem), true),
+            Err(Halt::Over(problem) | Halt::Later(problem)) => (Err(problem), false),
+        };
         if let Err(problem) = self.conclude(&ended).await {
             error!(profile = %self.name, problem = problem.message, "a change has ended, but not on the disk");
         }
+        let left = match &ended {
+            Err(problem) if is_lost => Some(self.what_is_lost(problem).await),
+            _ => None,
+        };
         leave();
         self.progress.send_modify(|progress| progress.ended = Some(ended));
+        left
     }
 
-    async fn to_the_end(&self) -> Result<Report, Problem> {
+    /// Writes down that the key is lost, until another one is handed over.
+    async fn what_is_lost(&self, why: &Problem) -> Record {
+        let record = self.record.lock().await.clone().lost(why);
+        let (journal, name, copy) = (self.tools.journal.clone(), self.name.clone(), record.clone());
+        if let Ok(Err(problem)) = blocking(move || journal.save(&name, &copy)).await {
+            error!(profile = %self.name, problem = problem.message, "that the key is lost is not on the disk");
+        }
+        record
+    }
+
+    async fn to_the_end(&self) -> Result<Report, Halt> {
+        if self.kind == ChangeKind::Lost {
+            self.cancelled.notified().await;
+            return Ok(self.report_cancelled());
+        }
         let mut failures = 0;
         loop {
             tokio::select! {
@@ -128,14 +154,16 @@ impl Worker {
             }
             let problem = match Wiping::new(self.attempt()).await {
                 Ok(report) => return Ok(report),
-                Err(Halt::Over(problem)) => return Err(problem),
                 Err(Halt::Later(problem)) => problem,
+                Err(end) => return Err(end),
             };
             failures += 1;
             let pause = pause(failures, &problem);
             self.not_yet(&problem, failures, pause).await;
             tokio::select! {
                 () = sleep(pause) => {}
+                // A token that was put aside must not lie open.
+                () = self.tools.vault.falls() => drop(self.tools.asides.take(&self.name)),
                 () = self.hurry.notified() => {}
                 () = self.cancelled.notified() => return Ok(self.report_cancelled()),
             }
@@ -146,7 +174,15 @@ impl Worker {
         let profile = self.profile().await?;
         let held = self.tools.vault.key(self.name.clone()).await?;
         let mut record = self.record.lock().await;
-        let ended = revoking::attempt(&profile, held, &mut record, &self.tools).await?;
+        let ended = match self.kind {
+            ChangeKind::Rotate => {
+                self.tell(None, None, true).await;
+                rotating::attempt(&profile, held, &mut record, &self.tools).await?
+            }
+            ChangeKind::Revoke | ChangeKind::Lost => {
+                revoking::attempt(&profile, held, &mut record, &self.tools).await?
+            }
+        };
         Ok(Report { tokens_until: record.tokens_until, ..ended })
     }
 
@@ -169,15 +205,16 @@ impl Worker {
             debug!(profile = %self.name, problem = problem.message, failures, "goes on trying");
         }
         let next = self.tools.surroundings.clock.steady() + pause;
-        self.tell(Some(problem.clone()), Some(next)).await;
+        let holds = self.record.lock().await.keeps_from_buying();
+        self.tell(Some(problem.clone()), Some(next), holds).await;
         self.progress.send_modify(|progress| {
             progress.tries = failures;
             progress.trouble = Some(problem.clone());
         });
     }
 
-    async fn tell(&self, problem: Option<Problem>, next_try: Option<Steady>) -> Option<i64> {
-        let holds = self.kind == ChangeKind::Revoke;
+    /// Tells the vault how it stands. While `holds`, nothing is bought with the key; what is held is served.
+    async fn tell(&self, problem: Option<Problem>, next_try: Option<Steady>, holds: bool) -> Option<i64> {
         let change = Change { kind: self.kind, holds, problem, since: self.since, next_try };
         // A vault that has ended serves nobody.
         self.tools.vault.change(self.name.clone(), Some(change)).await.ok().flatten()
@@ -191,7 +228,9 @@ impl Worker {
             }
             Err(problem) => warn!(profile = %self.name, problem = problem.message, "gave up changing a key"),
         }
-        account::key_changed(self.kind, &self.name, ended, &self.tools.surroundings);
+        if self.kind != ChangeKind::Lost {
+            account::key_changed(self.kind, &self.name, ended, &self.tools.surroundings);
+        }
         let (journal, name) = (self.tools.journal.clone(), self.name.clone());
         let removed = blocking(move || journal.remove(&name)).await;
         if ended.as_ref().is_ok_and(is_invalid) {

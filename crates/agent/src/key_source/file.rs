@@ -1,12 +1,15 @@
 //! A key in a file that nobody else could have read, or that only root could have written.
 
 use std::io::{self, Read as _, Write as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::MAX_KEY_LEN;
 use crate::private_file;
+
+/// Longest that a rotation keeps: a token of 48 KiB in JSON.
+const MAX_ASIDE_LEN: usize = 320 * 1024;
 
 /// Why a file's content is not used.
 #[derive(Debug, thiserror::Error)]
@@ -66,11 +69,15 @@ impl FileError {
 ///
 /// When it cannot be read or should not be trusted.
 pub(super) fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, FileError> {
+    read_up_to(path, MAX_KEY_LEN)
+}
+
+fn read_up_to(path: &Path, max_len: usize) -> Result<Zeroizing<Vec<u8>>, FileError> {
     let file = system::open_checked(path)?;
     // One byte more than allowed shows that there is more; room for all of it, so that nothing moves.
-    let mut text = Zeroizing::new(Vec::with_capacity(MAX_KEY_LEN + 1));
-    file.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut text)?;
-    if text.len() > MAX_KEY_LEN { Err(FileError::TooLong) } else { Ok(text) }
+    let mut text = Zeroizing::new(Vec::with_capacity(max_len + 1));
+    file.take(max_len as u64 + 1).read_to_end(&mut text)?;
+    if text.len() > max_len { Err(FileError::TooLong) } else { Ok(text) }
 }
 
 /// Writes a key to a file that is not there yet, for the user alone. Its folder must exist.
@@ -87,6 +94,72 @@ pub(super) fn create(path: &Path, key: &[u8]) -> Result<(), FileError> {
         file.write_all(b"\n")
     })?;
     Ok(())
+}
+
+/// Puts another key into the user's own file, or into what a link leads to.
+///
+/// # Errors
+///
+/// When it is somebody else's, or cannot be written; it is as it was then.
+pub(super) fn overwrite(path: &Path, key: &[u8]) -> Result<(), FileError> {
+    check_own(path)?;
+    replace(path, key)
+}
+
+/// Writes a file for the user alone, whatever was there.
+///
+/// # Errors
+///
+/// When it cannot be written.
+pub(super) fn replace(path: &Path, text: &[u8]) -> Result<(), FileError> {
+    Ok(private_file::replace(path, |file| file.write_all(text))?)
+}
+
+/// Makes sure that a file, or what a link leads to, is the user's own, in a folder that the user can write to.
+///
+/// # Errors
+///
+/// When it is not.
+pub(super) fn check_own(path: &Path) -> Result<(), FileError> {
+    let path = std::fs::canonicalize(path)?;
+    if !system::is_ours(&path.symlink_metadata()?) {
+        return Err(FileError::NotOurs);
+    }
+    // A draft is written beside it: where that cannot be, nothing can be replaced.
+    let probe = path.with_extension(format!("{}.probe", std::process::id()));
+    private_file::open_or_create(&probe)?;
+    Ok(std::fs::remove_file(probe)?)
+}
+
+/// Returns the file beside a key file that a rotation keeps.
+pub(super) fn aside(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".rotation");
+    PathBuf::from(name)
+}
+
+/// As [`read`], where there is one.
+///
+/// # Errors
+///
+/// As [`read`].
+pub(super) fn read_if_there(path: &Path) -> Result<Option<Zeroizing<Vec<u8>>>, FileError> {
+    match read_up_to(path, MAX_ASIDE_LEN) {
+        Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
+/// As [`delete`], where there is one.
+///
+/// # Errors
+///
+/// As [`delete`].
+pub(super) fn delete_if_there(path: &Path) -> Result<(), FileError> {
+    match delete(path) {
+        Err(FileError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        deleted => deleted,
+    }
 }
 
 /// Deletes a key file that is the user's own.
@@ -197,7 +270,7 @@ mod tests {
 
     use super::*;
 
-    fn key_file(mode: u32) -> (tempfile::TempDir, std::path::PathBuf) {
+    fn key_file(mode: u32) -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
         fs::write(&path, "the-key\n").unwrap();

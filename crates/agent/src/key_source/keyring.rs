@@ -89,6 +89,21 @@ pub(super) async fn store(profile: &Profile, key: &ApiKey, binding: &Binding) ->
     SYSTEM.store(profile, key, binding).await
 }
 
+/// Keeps what a rotation of the key of `profile` must not lose.
+pub(super) async fn store_aside(profile: &Profile, text: Zeroizing<Vec<u8>>) -> Result<(), KeyringError> {
+    SYSTEM.keep(ItemName::aside(profile), text).await
+}
+
+/// Returns what a rotation of the key of `profile` kept.
+pub(super) async fn read_aside(profile: &Profile) -> Result<Option<Zeroizing<Vec<u8>>>, KeyringError> {
+    SYSTEM.call(ItemName::aside(profile), secret_of).await
+}
+
+/// Deletes what a rotation of the key of `profile` kept.
+pub(super) async fn clear_aside(profile: &Profile) -> Result<(), KeyringError> {
+    SYSTEM.delete(ItemName::aside(profile)).await
+}
+
 /// Deletes the key of `profile`, if there is one.
 pub(super) async fn clear(profile: &Profile) -> Result<(), KeyringError> {
     SYSTEM.clear(profile).await
@@ -109,6 +124,12 @@ struct ItemName {
 }
 
 impl ItemName {
+    /// No profile is called so.
+    fn aside(profile: &Profile) -> Self {
+        let Self { profile, origin, username } = Self::of(profile);
+        Self { profile: format!("{profile}:rotation"), origin, username }
+    }
+
     fn of(profile: &Profile) -> Self {
         Self {
             profile: profile.name.to_string(),
@@ -140,8 +161,12 @@ impl Keyring {
         key: &ApiKey,
         binding: &Binding,
     ) -> Result<(), KeyringError> {
-        let secret = item::encode(key, binding);
-        let kept = self.call(ItemName::of(profile), move |entry| {
+        self.keep(ItemName::of(profile), item::encode(key, binding)).await
+    }
+
+    /// Keeps a secret, and reads it back.
+    async fn keep(&'static self, name: ItemName, secret: Zeroizing<Vec<u8>>) -> Result<(), KeyringError> {
+        let kept = self.call(name, move |entry| {
             entry.set_secret(&secret)?;
             Ok(secret_of(entry)? == Some(secret))
         });
@@ -149,7 +174,11 @@ impl Keyring {
     }
 
     async fn clear(&'static self, profile: &Profile) -> Result<(), KeyringError> {
-        self.call(ItemName::of(profile), |entry| match entry.delete_credential() {
+        self.delete(ItemName::of(profile)).await
+    }
+
+    async fn delete(&'static self, name: ItemName) -> Result<(), KeyringError> {
+        self.call(name, |entry| match entry.delete_credential() {
             Ok(()) | Err(Error::NoEntry) => Ok(()),
             Err(error) => Err(error),
         })

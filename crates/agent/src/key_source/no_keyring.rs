@@ -1,6 +1,7 @@
 //! A build without the operating system's keyring.
 
 use dph_agent_platform::ApiKey;
+use zeroize::Zeroizing;
 
 use super::Found;
 use crate::binding::Binding;
@@ -23,5 +24,22 @@ pub(super) fn store(_: &Profile, _: &ApiKey, _: &Binding) -> impl Future<Output 
 }
 
 pub(super) fn clear(_: &Profile) -> impl Future<Output = Result<(), KeyringError>> {
+    std::future::ready(Err(KeyringError::Absent))
+}
+
+pub(super) fn store_aside(
+    _: &Profile,
+    _: Zeroizing<Vec<u8>>,
+) -> impl Future<Output = Result<(), KeyringError>> {
+    std::future::ready(Err(KeyringError::Absent))
+}
+
+pub(super) fn read_aside(
+    _: &Profile,
+) -> impl Future<Output = Result<Option<Zeroizing<Vec<u8>>>, KeyringError>> {
+    std::future::ready(Err(KeyringError::Absent))
+}
+
+pub(super) fn clear_aside(_: &Profile) -> impl Future<Output = Result<(), KeyringError>> {
     std::future::ready(Err(KeyringError::Absent))
 }

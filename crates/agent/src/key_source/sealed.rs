@@ -14,7 +14,7 @@ use dph_agent_platform::ApiKey;
 use dph_agent_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
 
-use super::{Found, item};
+use super::{Aside, Found, item};
 use crate::binding::Binding;
 use crate::config::ProfileName;
 use crate::error::{Chain, Problem};
@@ -23,6 +23,8 @@ use crate::seal::{Private, Public, SealError};
 
 /// Longest file that is read, in bytes.
 const MAX_LEN: usize = 256 * 1024;
+/// Longest that a rotation keeps: a token of 48 KiB in JSON, sealed.
+const MAX_ASIDE_LEN: usize = 384 * 1024;
 /// The version of the files that this program writes.
 const VERSION: u32 = 1;
 /// What is sealed, so that it is taken for nothing else.
@@ -159,13 +161,59 @@ impl SealedFolder {
         write(&path, key).map_err(|source| SealedError::Io { path, source })
     }
 
+    /// Seals what a rotation must not lose.
+    ///
+    /// # Errors
+    ///
+    /// When it is not kept.
+    pub(super) fn store_aside(
+        &self,
+        name: &ProfileName,
+        text: &[u8],
+        to: Option<Public>,
+    ) -> Result<(), SealedError> {
+        let sealed = to.ok_or(SealedError::NoPassphrase)?.seal(&aside_context(name), text);
+        let (sealed, path) = (sealed.map_err(SealedError::Seal)?, self.rotation(name));
+        let written = private_file::create_folder_of(&path)
+            .and_then(|()| private_file::replace(&path, |file| file.write_all(&sealed)));
+        written.map_err(|source| SealedError::Io { path, source })
+    }
+
+    /// Opens what a rotation kept, if it kept anything.
+    ///
+    /// # Errors
+    ///
+    /// When it is there and cannot be opened.
+    pub fn open_aside(&self, name: &ProfileName, private: &Private) -> Result<Option<Aside>, SealedError> {
+        let path = self.rotation(name);
+        let sealed = match private_file::read_regular(&path, MAX_ASIDE_LEN) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            read => read.map_err(|source| SealedError::Io { path: path.clone(), source })?,
+        };
+        let text = private.open(&aside_context(name), &sealed).ok();
+        text.and_then(|text| Aside::decode(&text)).map(Some).ok_or(SealedError::Foreign(path))
+    }
+
+    /// Deletes what a rotation kept.
+    ///
+    /// # Errors
+    ///
+    /// When it may still be there.
+    pub(super) fn clear_aside(&self, name: &ProfileName) -> Result<(), SealedError> {
+        let path = self.rotation(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(SealedError::Io { path, source }),
+            _ => Ok(()),
+        }
+    }
+
     /// Deletes the key of a profile, if there is one, and what is left of a damaged one.
     ///
     /// # Errors
     ///
     /// When it may still be there.
     pub fn clear(&self, name: &ProfileName) -> Result<(), SealedError> {
-        for path in [self.path(name), self.aside(name)] {
+        for path in [self.path(name), self.aside(name), self.rotation(name)] {
             match fs::remove_file(&path) {
                 Err(source) if source.kind() != ErrorKind::NotFound => {
                     return Err(SealedError::Io { path, source });
@@ -204,6 +252,10 @@ impl SealedFolder {
         self.0.join(format!("{name}.sealed"))
     }
 
+    fn rotation(&self, name: &ProfileName) -> PathBuf {
+        self.0.join(format!("{name}.rotation"))
+    }
+
     fn aside(&self, name: &ProfileName) -> PathBuf {
         self.0.join(format!("{name}.damaged"))
     }
@@ -218,6 +270,10 @@ fn write(path: &Path, key: &SealedKey) -> io::Result<()> {
         return Ok(());
     }
     Err(io::Error::other("it does not hold what was written to it"))
+}
+
+fn aside_context(name: &ProfileName) -> Vec<u8> {
+    format!("dph-agent rotation 1\n{name}").into_bytes()
 }
 
 /// Binds the key to its profile and to what stands beside it.

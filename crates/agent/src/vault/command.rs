@@ -36,6 +36,7 @@ pub(super) enum Command {
     Unlock(Option<Private>, Opened, Reply<Result<Saving, Problem>>),
     DropAll(Reply<()>),
     Change(ProfileName, Option<Change>, Reply<Option<i64>>),
+    KeyReplaced(ProfileName, Reply<()>),
     LockByItself(Cause, Reply<Saving>),
     KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),
@@ -131,6 +132,7 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         | Command::Unlock(..)
         | Command::DropAll(_)
         | Command::Change(..)
+        | Command::KeyReplaced(..)
         | Command::KeysPlace(_)
         | Command::End(_)) => return Some(answered),
     };

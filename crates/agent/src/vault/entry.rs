@@ -100,7 +100,6 @@ impl Entry {
     pub(super) fn refusal(&self) -> Option<Problem> {
         match &self.change {
             Some(Change { kind: ChangeKind::Revoke, .. }) => Some(being_revoked(&self.profile)),
-            Some(Change { kind: ChangeKind::Lost, problem, .. }) => problem.clone(),
             _ => self.has_no_key().then(|| self.no_key()),
         }
     }

@@ -1,4 +1,4 @@
-//! `revoke`: changes a key at its platform, and asks before it does.
+//! `revoke` and `rotate`: change a key at its platform, and asks before it does.
 
 use dph_agent_protocol::{
     ChangeKey, ChangeMode, ChangeOutcome, Changed, ErrorCode, Reply, Request, Selector,
@@ -24,6 +24,15 @@ pub(crate) const REVOKE: Command = Command {
     run: revoke,
 };
 
+pub(crate) const ROTATE: Command = Command {
+    name: "rotate",
+    operand: None,
+    summary: "Replaces a key at its platform, and where the agent keeps it; callers notice nothing.",
+    options: OPTIONS,
+    changes: true,
+    run: rotate,
+};
+
 /// What the commands differ in.
 struct Act {
     request: fn(ChangeKey) -> Request,
@@ -32,6 +41,10 @@ struct Act {
 
 fn revoke(args: &Args) -> Result<(), Error> {
     run(args, &Act { request: Request::Revoke, question: "This makes invalid, for everybody, the key of" })
+}
+
+fn rotate(args: &Args) -> Result<(), Error> {
+    run(args, &Act { request: Request::Rotate, question: "This replaces, for everybody, the key of" })
 }
 
 fn run(args: &Args, act: &Act) -> Result<(), Error> {

@@ -31,6 +31,7 @@ pub(crate) static ALL: &[Command] = &[
     drop::FORGET,
     drop::REMOVE,
     change::REVOKE,
+    change::ROTATE,
     migrate::MIGRATE,
     beside::AUDIT,
     agent::PING,

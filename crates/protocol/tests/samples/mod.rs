@@ -115,6 +115,7 @@ fn requests() -> Vec<(&'static str, Request)> {
             }),
         ),
         ("audit-state", Request::AuditState),
+        ("rotate", Request::Rotate(ChangeKey { selector: for_url(), mode: ChangeMode::TRY, deadline_ms: 0 })),
         (
             "revoke",
             Request::Revoke(ChangeKey { selector: prod(), mode: ChangeMode::WAIT, deadline_ms: 29_800 }),

@@ -1,0 +1,135 @@
+//! Rotation at Software Hub.
+
+use dph_agent_platform::{ApiKey, CallError, HubKeys, TokenText};
+use dph_agent_protocol::ErrorCode;
+
+use super::super::platform::{Works, begins_working, told, unsupported, works};
+use super::super::worker::Halt;
+use super::{Report, Rotation, rotated};
+use crate::error::Problem;
+use crate::key_source::Aside;
+use crate::seal::SealedPrivate;
+
+/// Calls that make a key, for one wish.
+const MOST_CALLS: u8 = 2;
+
+impl Rotation<'_> {
+    pub(super) async fn at_hub(&mut self, calls: &HubKeys<'_>) -> Result<Report, Halt> {
+        let key = self.key.key.expose();
+        let state = works(self.target, &key, self.profile, self.tools).await?;
+        if self.record.sent == 0 {
+            return match state {
+                Works::Yes(bearer) => {
+                    self.put_aside(&bearer.token, &key).await?;
+                    self.generate(calls, &bearer.token).await
+                }
+                Works::No => Err(self.not_current()),
+            };
+        }
+        match (state, self.aside().await?) {
+            (Works::Yes(_), Some(aside)) if !aside.is_old(&key) => self.finish(&key).await,
+            // The call that was counted was not carried out.
+            (Works::Yes(bearer), _) => self.generate(calls, &bearer.token).await,
+            // It was, and its answer is lost.
+            (Works::No, Some(aside)) => self.generate(calls, &aside.bearer).await,
+            (Works::No, None) => Err(self.lost("no token was kept that could ask once more")),
+        }
+    }
+
+    async fn put_aside(&self, bearer: &TokenText, old: &ApiKey) -> Result<(), Problem> {
+        let aside = Aside::new(bearer, old);
+        let (_, to) = self.tools.vault.keys_place().await?;
+        let (sealed, to) = (&self.tools.surroundings.sealed, to.as_ref().map(SealedPrivate::public));
+        self.profile.key_source.put_aside(self.profile, &aside, sealed, to).await?;
+        self.tools.asides.offer(&self.profile.name, aside);
+        Ok(())
+    }
+
+    /// Returns what was put aside, by this agent or one before it.
+    async fn aside(&self) -> Result<Option<Aside>, Problem> {
+        match self.tools.asides.take(&self.profile.name) {
+            Some(aside) => Ok(Some(aside)),
+            None => Ok(self.profile.key_source.read_aside(self.profile).await?),
+        }
+    }
+
+    /// Asks for another key, and puts it in the place of the old one.
+    async fn generate(&mut self, calls: &HubKeys<'_>, bearer: &TokenText) -> Result<Report, Halt> {
+        if self.record.sent >= MOST_CALLS {
+            return Err(self.given_up().await);
+        }
+        self.record.sent += 1;
+        self.save().await?;
+        match calls.generate(bearer).await {
+            Ok(generated) => self.switch(&generated.key).await,
+            Err(CallError::NotSent(error)) => {
+                self.record.sent -= 1;
+                self.save().await?;
+                Err(Halt::Later(told(&error, self.profile, self.tools)))
+            }
+            Err(CallError::Refused(error)) => {
+                let why = told(&error, self.profile, self.tools).message;
+                self.refused(&why).await
+            }
+            Err(CallError::Unclear(error)) => Err(Halt::Later(told(&error, self.profile, self.tools))),
+        }
+    }
+
+    /// Keeps the new key: first where it outlives the agent, for it is told this once.
+    async fn switch(&self, new: &ApiKey) -> Result<Report, Halt> {
+        let kept = self.keep(new).await;
+        self.use_it(new, None).await?;
+        kept?;
+        self.finish(new).await
+    }
+
+    /// Proves the new key, which is in its place.
+    async fn finish(&self, new: &ApiKey) -> Result<Report, Halt> {
+        // Perhaps the agent before this one had no time for it.
+        self.keep(new).await?;
+        match begins_working(self.target, new, self.profile, self.tools).await? {
+            Works::Yes(proof) => self.use_it(new, Some(proof)).await?,
+            Works::No => return Err(self.lost("the platform refuses the key that it has just made")),
+        }
+        self.clear_aside().await?;
+        Ok(rotated(Vec::new()))
+    }
+
+    async fn clear_aside(&self) -> Result<(), Problem> {
+        self.tools.asides.take(&self.profile.name);
+        let sealed = &self.tools.surroundings.sealed;
+        Ok(self.profile.key_source.clear_aside(self.profile, sealed).await?)
+    }
+
+    /// The platform said no; whether the old key is alive tells what that means.
+    async fn refused(&mut self, why: &str) -> Result<Report, Halt> {
+        let key = self.key.key.expose();
+        match works(self.target, &key, self.profile, self.tools).await? {
+            Works::Yes(_) => {
+                self.clear_aside().await?;
+                Err(Halt::Over(Problem {
+                    code: ErrorCode::UNSUPPORTED,
+                    hint: unsupported("rotating the key", self.profile).hint,
+                    ..self.old_goes_on(why)
+                }))
+            }
+            Works::No => Err(self.lost(why)),
+        }
+    }
+
+    async fn given_up(&mut self) -> Halt {
+        let why = format!("{MOST_CALLS} calls for another key brought none");
+        self.refused(&why).await.err().unwrap_or_else(|| self.lost(&why))
+    }
+
+    fn lost(&self, why: &str) -> Halt {
+        Halt::Lost(Problem::new(
+            ErrorCode::KEY_REFUSED,
+            format!("the key of profile `{}` is lost: the old one is invalid, and {why}", self.profile.name),
+            format!(
+                "log in to {}, open the profile and settings of your user, choose API key and generate one; then: dph-agent-client add --profile {}",
+                self.profile.url, self.profile.name
+            ),
+        ))
+    }
+}

@@ -1,0 +1,276 @@
+//! One command replaces a key, callers notice nothing, and a crash at any step leaves a working key.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a failed assumption is a failed test"
+)]
+
+use std::fs;
+use std::thread;
+use std::time::Duration;
+
+use dph_agent_mock_platform::{Endpoint, Fault, Times};
+use dph_agent_tests::{AgentProcess, KEY, PATIENCE, Ran, Scene, wait_until};
+use rustix::process::Signal;
+
+const PASSPHRASE: &str = "correct horse battery staple";
+
+fn scene() -> Scene {
+    let scene = Scene::new();
+    scene.platform.allow_key_generation();
+    scene.home.write("key", KEY);
+    scene
+}
+
+fn source(scene: &Scene) -> String {
+    format!("file:{}", scene.home.path("key").display())
+}
+
+/// Adds a profile at Software Hub, whose key is in a file.
+fn at_hub(scene: &Scene) -> AgentProcess<'_> {
+    let agent = scene.home.start_agent();
+    scene.add(&source(scene), &[]).unwrap();
+    agent
+}
+
+/// Adds a profile at IBM Cloud, whose key is in a file.
+fn at_iam(scene: &Scene) -> AgentProcess<'_> {
+    scene.platform.add_named_iam_key("the-old-one", KEY);
+    let agent = scene.home.start_agent();
+    let url = scene.platform.url();
+    let add = ["add", "--platform", "ibm-cloud", "--url", &url, "--auth-url", &url, "--ca-file", &scene.ca];
+    scene.home.client(&[&add[..], &["--key-source", &source(scene)]].concat()).unwrap();
+    agent
+}
+
+fn rotate(scene: &Scene, more: &[&str]) -> Ran {
+    scene.home.client(&[&["rotate", "--yes"], more].concat())
+}
+
+fn key_on_disk(scene: &Scene) -> String {
+    fs::read_to_string(scene.home.path("key")).unwrap().trim().to_owned()
+}
+
+/// Makes sure that the profile works, with the key that is in its place, and nothing is left of the work.
+fn works(scene: &Scene) {
+    scene.home.client(&["token", "--new"]).unwrap();
+    assert!(scene.platform.is_valid_key(&key_on_disk(scene)));
+    assert_eq!(scene.profile()["key_state"], "held");
+    assert!(!scene.home.path(".local/state/dph-agent/changes/default.json").exists());
+    assert!(!scene.home.path("key.rotation").exists());
+}
+
+fn calls(scene: &Scene, endpoint: Endpoint) -> usize {
+    scene.platform.requests().iter().filter(|request| request.endpoint == endpoint).count()
+}
+
+#[test]
+fn a_rotated_key_is_in_its_place_and_the_old_one_is_dead_at_software_hub() {
+    let scene = scene();
+    let agent = at_hub(&scene);
+    let done = rotate(&scene, &["--json"]);
+    assert_eq!((done.ok, &done.json()["outcome"]), (true, &"rotated".into()), "{done:?}");
+    assert!(!scene.platform.is_valid_key(KEY) && key_on_disk(&scene) != KEY);
+    assert_eq!(calls(&scene, Endpoint::GenerateKey), 1);
+    works(&scene);
+    agent.stop();
+    let _agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
+fn a_rotated_key_is_in_its_place_and_the_old_one_deleted_at_ibm_cloud() {
+    let scene = scene();
+    scene.platform.add_named_iam_key("somebody-elses-use", "another-key-0123456789-0123456789-01");
+    let _agent = at_iam(&scene);
+    rotate(&scene, &[]).unwrap();
+    assert!(key_on_disk(&scene) != KEY && key_on_disk(&scene).len() >= 32);
+    let names = scene.platform.iam_key_names();
+    assert!(!names.contains(&"the-old-one".to_owned()), "{names:?}");
+    assert!(names.len() == 2 && names.iter().any(|name| name.starts_with("dph-agent default")), "{names:?}");
+    works(&scene);
+}
+
+#[test]
+fn a_key_in_a_sealed_file_is_rotated_and_opens_after_a_restart() {
+    let scene = scene();
+    let agent = scene.home.start_agent();
+    scene.lock(PASSPHRASE);
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.add("sealed", &["--key-stdin"]).unwrap();
+    rotate(&scene, &[]).unwrap();
+    assert!(!scene.platform.is_valid_key(KEY));
+    agent.stop();
+    let _agent = scene.home.start_agent();
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
+fn a_key_that_cannot_be_written_back_is_not_rotated() {
+    let scene = scene();
+    let _agent = scene.home.start_agent();
+    let refuse = |source: &str, more: &[&str]| {
+        scene.add(source, &[more, &["--replace"]].concat()).unwrap();
+        let refused = rotate(&scene, &[]);
+        assert!(refused.failed_with(8).err.contains("migrate"), "{refused:?}");
+    };
+    refuse("session", &["--key-stdin"]);
+    refuse(&format!("command:[\"cat\",\"{}\"]", scene.home.path("key").display()), &[]);
+    assert!(scene.platform.is_valid_key(KEY));
+    assert!(calls(&scene, Endpoint::GenerateKey) == 0 && scene.platform.violations().is_empty());
+    scene.home.client(&["rotate"]).failed_with(8);
+}
+
+#[test]
+fn fifty_callers_see_no_failure_while_a_key_is_rotated() {
+    for begin in [at_hub, at_iam] {
+        let scene = scene();
+        let _agent = begin(&scene);
+        thread::scope(|scope| {
+            let home = &scene.home;
+            let callers: Vec<_> = (0..50)
+                .map(|number| {
+                    let arguments: &[&str] = if number % 5 == 0 { &["token", "--new"] } else { &["token"] };
+                    scope.spawn(move || (0..4).all(|_| home.client(arguments).ok))
+                })
+                .collect();
+            rotate(&scene, &[]).unwrap();
+            assert!(callers.into_iter().all(|caller| caller.join().unwrap()), "{}", home.log());
+        });
+        works(&scene);
+    }
+}
+
+#[test]
+fn a_key_that_was_made_elsewhere_is_noticed_and_stays_alive() {
+    let scene = scene();
+    let _agent = at_hub(&scene);
+    scene.platform.stop_listening();
+    rotate(&scene, &[]).failed_with(7);
+    assert_eq!(scene.profile()["key_state"], "rotating");
+    let newer = scene.platform.generate_key_elsewhere("alice");
+    scene.platform.listen_again();
+    let refused = rotate(&scene, &["--wait"]);
+    assert!(refused.failed_with(6).err.contains("made elsewhere"), "{refused:?}");
+    assert!(scene.platform.is_valid_key(&newer) && calls(&scene, Endpoint::GenerateKey) == 0);
+    fs::write(scene.home.path("key"), &newer).unwrap();
+    wait_until("the newer one is used", || scene.home.client(&["token", "--new"]).ok);
+}
+
+#[test]
+fn a_rotation_that_the_platform_refuses_leaves_the_old_key_working_and_says_so() {
+    let scene = scene();
+    let _agent = at_hub(&scene);
+    scene.platform.script(Endpoint::GenerateKey, Fault::Forbidden, Times::Forever);
+    let refused = rotate(&scene, &[]);
+    assert!(refused.failed_with(10).err.contains("goes on working"), "{refused:?}");
+    assert_eq!(key_on_disk(&scene), KEY);
+    works(&scene);
+
+    let scene = self::scene();
+    let _agent = at_iam(&scene);
+    scene.platform.script(Endpoint::CreateIamKey, Fault::Forbidden, Times::Forever);
+    let refused = rotate(&scene, &[]);
+    assert!(refused.failed_with(1).err.contains("goes on working"), "{refused:?}");
+    assert_eq!(key_on_disk(&scene), KEY);
+    works(&scene);
+}
+
+#[test]
+fn a_lost_answer_is_asked_for_once_more_and_never_a_third_time() {
+    let scene = scene();
+    let _agent = at_hub(&scene);
+    scene.platform.script(Endpoint::GenerateKey, Fault::DropAnswer, Times::N(1));
+    rotate(&scene, &["--wait"]).unwrap();
+    assert_eq!(calls(&scene, Endpoint::GenerateKey), 2);
+    works(&scene);
+
+    let before = calls(&scene, Endpoint::GenerateKey);
+    scene.platform.script(Endpoint::GenerateKey, Fault::DropAnswer, Times::Forever);
+    let lost = rotate(&scene, &["--wait"]);
+    assert!(lost.failed_with(6).err.contains("is lost") && lost.err.contains("log in to"), "{lost:?}");
+    assert_eq!(calls(&scene, Endpoint::GenerateKey), before + 2);
+    wait_until("status says so", || scene.profile()["key_state"] == "lost");
+    let newer = scene.platform.generate_key_elsewhere("alice");
+    fs::write(scene.home.path("key"), &newer).unwrap();
+    scene.home.client(&["add"]).unwrap();
+    wait_until("it works again", || scene.profile()["key_state"] == "held");
+    scene.home.client(&["token"]).unwrap();
+}
+
+/// Holds the agent up at a call, kills it there, and starts another.
+fn killed_at(scene: &Scene, agent: AgentProcess<'_>, endpoint: Endpoint, fault: Fault) {
+    let seen = scene.platform.requests().iter().filter(|request| request.endpoint == endpoint).count();
+    scene.platform.script(endpoint, fault, Times::N(1));
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| rotate(scene, &["--timeout", "30s"]));
+        assert!(scene.platform.wait_for_requests(endpoint, seen + 1, PATIENCE));
+        agent.signal(Signal::KILL);
+        drop(agent);
+        assert!(!waiting.join().unwrap().ok);
+    });
+    scene.platform.clear_scripts();
+}
+
+#[test]
+fn a_kill_at_any_call_to_software_hub_ends_in_a_working_key() {
+    let slow = Fault::Slow(Duration::from_secs(3));
+    for (endpoint, fault) in [
+        // Before the proof that the key is current; before the call is carried out; after it, with its answer lost.
+        (Endpoint::Authorize, Fault::Hang),
+        (Endpoint::GenerateKey, Fault::Hang),
+        (Endpoint::GenerateKey, slow.clone()),
+    ] {
+        let scene = scene();
+        let agent = at_hub(&scene);
+        killed_at(&scene, agent, endpoint, fault.clone());
+        let _agent = scene.home.start_agent();
+        wait_until("it ends well", || scene.profile()["key_state"] != "rotating");
+        assert!(scene.home.client(&["token", "--new"]).ok, "{endpoint:?} {fault:?}: {}", scene.home.log());
+        works(&scene);
+        assert!(calls(&scene, Endpoint::GenerateKey) <= 2);
+    }
+}
+
+#[test]
+fn a_kill_at_any_call_to_ibm_cloud_ends_in_a_working_key() {
+    let slow = Fault::Slow(Duration::from_secs(3));
+    for (endpoint, fault) in [
+        (Endpoint::IamToken, Fault::Hang),
+        (Endpoint::IamKeyDetails, Fault::Hang),
+        (Endpoint::CreateIamKey, Fault::Hang),
+        (Endpoint::CreateIamKey, slow.clone()),
+        (Endpoint::DeleteIamKey, Fault::Hang),
+        (Endpoint::DeleteIamKey, slow.clone()),
+    ] {
+        let scene = scene();
+        let agent = at_iam(&scene);
+        killed_at(&scene, agent, endpoint, fault.clone());
+        let _agent = scene.home.start_agent();
+        wait_until("it ends", || scene.profile()["key_state"] != "rotating");
+        assert!(scene.home.client(&["token", "--new"]).ok, "{endpoint:?} {fault:?}: {}", scene.home.log());
+        works(&scene);
+        assert_eq!(scene.platform.iam_key_names().len(), 1, "{endpoint:?} {fault:?}: nothing is left over");
+    }
+}
+
+#[test]
+fn a_kill_at_a_random_moment_ends_in_a_working_key() {
+    for (number, begin) in [at_hub, at_iam].into_iter().cycle().take(8).enumerate() {
+        let scene = scene();
+        let agent = begin(&scene);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| rotate(&scene, &[]));
+            // A moment that differs each time: what matters is that any will do.
+            thread::sleep(Duration::from_millis(4 * u64::try_from(number).unwrap()));
+            agent.signal(Signal::KILL);
+            drop(agent);
+            waiting.join().unwrap();
+        });
+        let _agent = scene.home.start_agent();
+        wait_until("it ends", || scene.profile()["key_state"] != "rotating");
+        works(&scene);
+    }
+}
