@@ -57,7 +57,7 @@ fn plan(old: Arc<Profile>, to: &KeySource, file: &ConfigFile) -> Result<Move, Pr
         ));
     }
     let settings = Settings { key_source: Some(to.to_string()), ..file.settings_of(&old.name) };
-    let new = Profile::build(old.name.clone(), &settings).map_err(bad_setting)?;
+    let new = file.profile_with(&old.name, &settings).map_err(bad_setting)?;
     Ok(Move { old, new: Arc::new(new), settings })
 }
 
