@@ -23,11 +23,11 @@ pub use message::{Bytes, DecodeError, EncodeError};
 pub use reply::{
     Added, AgentStatus, AuditMode, AuditState, Certificate, Explained, Failure, KeyState, LastError, Listing,
     LockState, Migrated, PendingList, PendingRequest, Pong, Prepared, Process, ProfileEntry, ProfileStatus,
-    Reply, SecretMemory, Statuses, Token, TokenState, Trust, Verdict, Warning,
+    Reply, SecretMemory, Statuses, Token, TokenState, Trust, Verdict, Warning, ZenHeader,
 };
 pub use request::{
     Add, AddFor, Approve, Deny, Explain, Kept, KeySourceKind, Lock, Migrate, Page, PlatformKind, Prepare,
-    RefreshMode, Request, Selector, Settings, StatusRequest, TokenRequest, Unlock, Waiting,
+    RefreshMode, Request, Selector, Settings, StatusRequest, TokenRequest, Unlock, Waiting, Zen,
 };
 pub use secret::Secret;
 pub use version::{Hello, HelloReply};

@@ -7,7 +7,7 @@ use dph_agent_protocol::{
     Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page,
     PlatformKind, Pong, Prepare, Prepared, ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret,
     SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust,
-    Unlock, Waiting, Warning,
+    Unlock, Waiting, Warning, Zen, ZenHeader,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -197,6 +197,7 @@ any_struct! {
     Unlock { passphrase deadline_ms }
     AddFor { add ttl_ms }
     Migrate { selector to dry_run deadline_ms }
+    Zen { selector deadline_ms }
     Failure { code message hint retry_after_ms }
     Pong { version pid }
     Token { token profile url username expires_at expires_in_ms ca_file warning }
@@ -214,6 +215,7 @@ any_struct! {
     LockState { locked has_passphrase notes }
     Migrated { profile from to notes }
     AuditState { mode file head lines lost error }
+    ZenHeader { header profile url }
 }
 
 impl Any for Request {
@@ -237,6 +239,7 @@ impl Any for Request {
             Any::any().prop_map(Self::AddFor),
             Any::any().prop_map(Self::Migrate),
             Just(Self::AuditState),
+            Any::any().prop_map(Self::Zen),
         ]
         .boxed()
     }
@@ -257,6 +260,7 @@ impl Any for Reply {
             Any::any().prop_map(Self::LockState),
             Any::any().prop_map(Self::Migrated),
             Any::any().prop_map(Self::AuditState),
+            Any::any().prop_map(Self::Zen),
         ]
         .boxed()
     }

@@ -86,6 +86,8 @@ pub struct Profile {
     pub key_source: KeySource,
     /// The program that a new key is given to, with its arguments; its source is a command then.
     pub key_store: Option<Vec<String>>,
+    /// Whether the key itself may be handed out, in a `ZenApiKey` header.
+    pub allow_zen: bool,
     /// Whether tokens are bought even while nobody asks.
     pub always_fresh: bool,
 }
@@ -125,6 +127,7 @@ impl Profile {
             proxy: proxy(settings.proxy.as_deref())?,
             key_source: optional("key-source", settings.key_source.as_deref())?.unwrap_or(KeySource::Session),
             key_store: None,
+            allow_zen: false,
             always_fresh: settings.refresh == Some(RefreshMode::ALWAYS),
             name,
         })

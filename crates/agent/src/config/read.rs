@@ -221,7 +221,7 @@ impl Reader<'_> {
         found
     }
 
-    fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
+    pub(super) fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
         let Some(item) = table.get(key) else { return false };
         item.as_bool().unwrap_or_else(|| {
             self.fault(item.span(), format!("`{key}` is true or false, not {}", item.type_name()));

@@ -6,13 +6,12 @@ use dph_agent_platform::ApiKey;
 use dph_agent_protocol::{ErrorCode, Migrate, Migrated, Reply, Settings};
 use tracing::{info, warn};
 
+use super::current_key::key_of;
 use super::{Desk, bad_setting, edit_locked, within};
-use crate::binding::{self, Binding};
 use crate::config::{ConfigFile, Edit, Profile};
 use crate::error::Problem;
-use crate::exchange::{self, bind};
-use crate::kept_key::KeptKey;
-use crate::key_source::{Found, KeySource, KeySourceError, SealedError};
+use crate::exchange::bind;
+use crate::key_source::{KeySource, KeySourceError, SealedError};
 use crate::lock::locked;
 use crate::seal::SealedPrivate;
 use crate::vault::{HeldKey, Install};
@@ -31,7 +30,7 @@ pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Prob
     let mut file = desk.config.lock().await;
     let moved = plan(profile, &to, &file)?;
     let prepared = async {
-        let key = key_of(&moved.old, desk).await?;
+        let key = movable(&moved.old, desk).await?;
         check_place(&moved.new, &key.key.expose(), desk).await?;
         Ok(key)
     };
@@ -61,45 +60,17 @@ fn plan(old: Arc<Profile>, to: &KeySource, file: &ConfigFile) -> Result<Move, Pr
     Ok(Move { old, new: Arc::new(new), settings })
 }
 
-/// Returns the key of a profile, held or read, with what it was given for, if it may be used as things stand.
-async fn key_of(profile: &Arc<Profile>, desk: &Desk) -> Result<HeldKey, Problem> {
-    let target = exchange::target(profile, &desk.surroundings.proxies).await?;
-    let now = Binding::of(profile.platform(), &target);
-    let key = match desk.vault.key(profile.name.clone()).await? {
-        Some(held) => held,
-        None => read(profile, &now, desk).await?,
-    };
-    match &key {
-        HeldKey { until: Some(_), .. } => Err(Problem::new(
-            ErrorCode::BAD_REQUEST,
-            "the key was given for a time, and would outlive that elsewhere",
-            format!("add it again without --ttl: dph-agent-client add --profile {}", profile.name),
-        )),
-        HeldKey { binding, .. } if !binding.permits(&now) => Err(binding::changed(profile, binding, &now)),
-        _ => Ok(key),
+/// Returns the key of a profile, if it may be somewhere else.
+async fn movable(profile: &Arc<Profile>, desk: &Desk) -> Result<HeldKey, Problem> {
+    let key = key_of(profile, desk).await?;
+    if key.until.is_none() {
+        return Ok(key);
     }
-}
-
-async fn read(profile: &Arc<Profile>, now: &Binding, desk: &Desk) -> Result<HeldKey, Problem> {
-    let found = profile.key_source.read(profile, &desk.surroundings.sealed).await?;
-    let Some(Found { key, binding }) = found else {
-        return Err(Problem::new(
-            ErrorCode::NO_KEY,
-            format!("profile `{}` holds no key", profile.name),
-            format!("hand it over: dph-agent-client add --profile {}", profile.name),
-        ));
-    };
-    if binding.is_none() {
-        let (bindings, profile, now) =
-            (Arc::clone(&desk.surroundings.bindings), Arc::clone(profile), now.clone());
-        exchange::blocking(move || bindings.check(&profile, &now)).await??;
-    }
-    Ok(HeldKey {
-        key: Arc::new(KeptKey::new(&desk.surroundings.pool, &key)?),
-        binding: binding.unwrap_or_else(|| now.clone()),
-        added_at: desk.surroundings.clock.wall(),
-        until: None,
-    })
+    Err(Problem::new(
+        ErrorCode::BAD_REQUEST,
+        "the key was given for a time, and would outlive that elsewhere",
+        format!("add it again without --ttl: dph-agent-client add --profile {}", profile.name),
+    ))
 }
 
 /// Makes sure that the new place can be used, and where only others can write it that it holds the key.
