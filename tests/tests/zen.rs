@@ -41,9 +41,12 @@ fn zen(scene: &Scene) -> Ran {
     scene.home.client(&["token", "--format", "zen"])
 }
 
-fn reload(agent: &AgentProcess<'_>, until: impl Fn() -> bool) {
+/// Has the configuration read, and waits until it is in force.
+fn reload(scene: &Scene, agent: &AgentProcess<'_>) {
+    let reads = || scene.home.log().matches("read the configuration").count();
+    let before = reads();
     agent.signal(Signal::HUP);
-    wait_until("the configuration is read", until);
+    wait_until("the configuration is read", || reads() > before);
 }
 
 #[test]
@@ -73,9 +76,11 @@ fn a_header_is_refused_unless_the_profile_allows_it_and_no_command_does() {
     scene.home.client(&["add", "--refresh", "always"]).unwrap();
     zen(&scene).failed_with(8);
     configure(&scene, "allow-zen = true");
-    reload(&agent, || zen(&scene).ok);
+    reload(&scene, &agent);
+    zen(&scene).unwrap();
     configure(&scene, "allow-zen = false");
-    reload(&agent, || zen(&scene).status == 8);
+    reload(&scene, &agent);
+    zen(&scene).failed_with(8);
 }
 
 #[test]
@@ -117,7 +122,8 @@ fn a_key_that_was_given_for_another_place_is_in_no_header() {
     scene.home.client(&["token"]).unwrap();
     let elsewhere = "auth-url = \"https://evil.example\"\nallow-zen = true";
     configure(&scene, elsewhere);
-    reload(&agent, || zen(&scene).status == 11);
+    reload(&scene, &agent);
+    zen(&scene).failed_with(11);
     drop(agent);
     let _another = scene.home.start_agent();
     let ran = zen(&scene);
@@ -150,7 +156,7 @@ fn a_header_waits_to_be_confirmed_where_tokens_do() {
     assert!(scene.home.log().contains("wanted=\"the API key itself (ZenApiKey)\""));
     let (undone, id) = waiting(&scene);
     configure(&scene, "allow-zen = false\nconfirm = true");
-    reload(&agent, || zen(&scene).status == 8);
+    reload(&scene, &agent);
     scene.home.client(&["approve", &id]).unwrap();
     end(undone).failed_with(8);
 }
@@ -168,7 +174,8 @@ fn each_header_and_each_refusal_is_recorded_without_anything_of_the_key() {
     let agent = scene.home.start_agent();
     zen(&scene).unwrap();
     configure(&scene, "allow-zen = false");
-    reload(&agent, || zen(&scene).status == 8);
+    reload(&scene, &agent);
+    zen(&scene).failed_with(8);
     agent.stop();
     let log = fs::read_to_string(scene.home.path(".local/state/dph-agent/audit.jsonl")).unwrap();
     let lines = log.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
