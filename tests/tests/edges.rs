@@ -14,7 +14,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dph_agent_tests::{Home, Ran, program, run, wait_for, wait_until};
+use dph_agent_tests::{Home, KEY, Ran, Scene, program, run, wait_for, wait_until};
 use rustix::fs::{CWD, Mode, mkfifoat};
 use rustix::process::Signal;
 
@@ -264,4 +264,28 @@ fn a_proxy_variable_that_makes_no_sense_is_not_passed_by() {
     let ran = home.client(&["token"]);
     assert!(ran.failed_with(11).err.contains("https_proxy"), "{ran:?}");
     assert!(!ran.err.contains("s3cret") && !home.log().contains("s3cret"));
+}
+
+#[test]
+fn a_program_that_keeps_keys_is_not_run_by_add_and_goes_with_its_source() {
+    let scene = Scene::new();
+    let (key, ran) = (scene.home.write("key", KEY), scene.home.path("ran"));
+    let source = |path: &str| format!("command:[\"cat\",\"{path}\"]");
+    let source_text = source(&key.display().to_string());
+    scene.home.write_config(&format!(
+        "[profiles.default]\nplatform = \"software-hub\"\nurl = \"{}\"\nusername = \"alice\"\nca-file = \"{}\"\n\
+         key-source = '{source_text}'\nkey-store = [\"touch\",\"{}\"]\n",
+        scene.platform.url(),
+        scene.ca,
+        ran.display()
+    ));
+    let _agent = scene.home.start_agent();
+    scene.home.client(&["add", "--refresh", "always"]).unwrap();
+    assert!(!ran.exists(), "the key is read, and kept already");
+    let config = || fs::read_to_string(scene.home.config()).unwrap();
+    assert!(config().contains("key-store"));
+    let copy = scene.home.write("copy", KEY).display().to_string();
+    scene.home.client(&["migrate", "--to", &source(&copy)]).unwrap();
+    assert!(!ran.exists() && !config().contains("key-store"), "it was for the other command");
+    scene.home.client(&["token"]).unwrap();
 }

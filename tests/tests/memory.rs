@@ -71,6 +71,17 @@ impl Scene {
         self.home.client_with(&["unlock", "--passphrase-stdin"], PASSPHRASE).unwrap();
     }
 
+    /// Lets the key itself be handed out, and asks for it.
+    fn hand_out_the_key(&self, agent: &AgentProcess<'_>) {
+        let config = std::fs::read_to_string(self.home.config()).unwrap();
+        self.home.write_config(&format!("{config}allow-zen = true\n"));
+        agent.signal(rustix::process::Signal::HUP);
+        let header = dph_agent_tests::wait_for("the configuration is read", || {
+            Some(self.home.client(&["token", "--format", "zen"])).filter(|ran| ran.ok)
+        });
+        assert!(header.out.contains(&base64(&format!("{USER}:{KEY}"))));
+    }
+
     /// Returns the signature of a token: the rest of it says nothing that is secret.
     fn signature(&self) -> String {
         self.home.client(&["token"]).unwrap().rsplit('.').next().unwrap().to_owned()
@@ -121,6 +132,8 @@ fn follow(source: &str, form: &str) {
         scene.home.client(&["refresh"]).unwrap();
     }
     none_after("ten refreshes", &key);
+    scene.hand_out_the_key(&agent);
+    none_after("a header with the key", &key);
     for fault in [Fault::Unauthorized { json: true }, Fault::DropMidBody, Fault::ServerError(503, None)] {
         scene.platform.script(Endpoint::Authorize, fault.clone(), Times::N(2));
         assert!(!scene.home.client(&["refresh"]).ok);

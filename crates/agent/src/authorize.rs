@@ -59,7 +59,8 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::Pending(_)
         | Request::Approve(_)
         | Request::Deny(_)
-        | Request::Explain(_) => false,
+        | Request::Explain(_)
+        | Request::Zen(_) => false,
     }
 }
 
@@ -89,7 +90,8 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Pending(_)
         | Request::Approve(_)
         | Request::Deny(_)
-        | Request::Explain(_) => false,
+        | Request::Explain(_)
+        | Request::Zen(_) => false,
     }
 }
 
@@ -124,7 +126,8 @@ mod tests {
         );
         let approve = Request::Approve(dph_agent_protocol::Approve::default());
         let pending = Request::Pending(dph_agent_protocol::Page::default());
-        for request in [Request::Stop, Request::AuditState, pending, approve] {
+        let zen = Request::Zen(dph_agent_protocol::Zen::default());
+        for request in [Request::Stop, Request::AuditState, pending, approve, zen] {
             let refused = authorize(request, &guest, &1000, false).unwrap_err();
             assert_eq!(refused.code, ErrorCode::DENIED);
         }

@@ -1,6 +1,7 @@
 //! The configuration: parsed once, valid ever after.
 
 mod file;
+mod file_only;
 mod policy;
 mod profile;
 mod read;

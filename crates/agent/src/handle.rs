@@ -3,9 +3,11 @@
 mod adding;
 mod changing;
 mod confirming;
+mod current_key;
 mod gate;
 mod locking;
 mod migrating;
+mod zen;
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -23,9 +25,10 @@ use tracing::info;
 use adding::{add, add_for, prepare};
 use changing::{revoke, rotate};
 use confirming::{approve, deny, explain};
-use gate::permitted;
+use gate::{Wanted, permitted};
 use locking::{lock, lock_state, unlock};
 use migrating::migrate;
+use zen::zen;
 
 use crate::authorize::Permit;
 use crate::caller::Asker;
@@ -110,6 +113,7 @@ pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply,
         Request::Revoke(request) => revoke(request, desk).await,
         Request::Rotate(request) => rotate(request, desk).await,
         Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
+        Request::Zen(request) => Wiping::new(zen(request, asker, desk)).await,
         Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Pending(page) => Ok(Reply::PendingList(desk.pending.list(&page.after))),
         Request::Approve(request) => Wiping::new(approve(request, desk)).await,
@@ -134,7 +138,7 @@ async fn token(request: TokenRequest, asker: &Asker, desk: &Desk) -> Result<Repl
         sent_since: request.new.then(|| desk.surroundings.clock.steady().before(NEW_ENOUGH)),
         not: request.rejected,
     };
-    let name = permitted(request.selector, end, asker, desk).await?;
+    let name = permitted(request.selector, Wanted::Token, end, asker, desk).await?;
     let (profile, answer) =
         within(left_ms(end), desk.vault.token(named(&name), need), "an exchange", desk).await?;
     let grant = answer.map_err(|refusal| Problem { retry_after: refusal.retry_after, ..refusal.problem })?;

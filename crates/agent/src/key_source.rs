@@ -95,6 +95,20 @@ pub enum SourceError {
         /// Why.
         source: command::CommandError,
     },
+    /// The command of `key-store` did not keep the key.
+    #[error("`{program}`, the `key-store`, did not keep the key")]
+    KeyStore {
+        /// The program, without its arguments.
+        program: String,
+        /// Why.
+        source: command::CommandError,
+    },
+    /// The command of `key-store` said that it kept the key, which the source does not give.
+    #[error("`{program}`, the `key-store`, ended well, but its source gives another key")]
+    NotKept {
+        /// The program, without its arguments.
+        program: String,
+    },
     /// The agent was not started by a unit with credentials.
     #[error("there is no credential `{0}`: the agent was not started with LoadCredential=")]
     NoCredentials(String),
@@ -119,7 +133,7 @@ impl KeySource {
         !matches!(self, Self::Session)
     }
 
-    /// Whether the agent can put a key there that outlives it.
+    /// Whether the agent by itself can put a key there that outlives it; see [`Profile::can_store_key`].
     pub fn is_writable(&self) -> bool {
         matches!(self, Self::Keyring | Self::Sealed)
     }
@@ -203,11 +217,11 @@ impl KeySource {
     }
 
     /// Keeps the key of `profile`, and what it was given for, where the source can be written; `to` is what
-    /// secrets are sealed to.
+    /// secrets are sealed to. What a command keeps is read back.
     ///
     /// # Errors
     ///
-    /// When it was not kept; a key that was kept before still is, then.
+    /// When it was not kept; a key that was kept before still is, then, unless a command did away with it.
     pub async fn store(
         &self,
         profile: &Profile,
@@ -223,7 +237,11 @@ impl KeySource {
                 let sealed = SealedKey::new(&name, key, binding, to)?;
                 off_the_runtime(move || folder.store(&name, &sealed)).await
             }
-            Self::Session | Self::File(_) | Self::Command(_) | Self::Credential(_) => Ok(()),
+            Self::Command(line) => match &profile.key_store {
+                Some(store) => give(store, line, key).await,
+                None => Ok(()),
+            },
+            Self::Session | Self::File(_) | Self::Credential(_) => Ok(()),
         }
     }
 
@@ -332,6 +350,9 @@ impl From<SourceError> for Problem {
             }
             SourceError::File { ref source, .. } | SourceError::KeyFile { ref source, .. } => source.hint(),
             SourceError::Command { .. } => "run it by hand as the agent's user, without a terminal",
+            SourceError::KeyStore { .. } | SourceError::NotKept { .. } => {
+                "run it by hand as the agent's user, without a terminal, with a key on its standard input"
+            }
             SourceError::NoCredentials(_) => "add LoadCredential= to the agent's unit and restart it",
             SourceError::NotAKey { .. } => "put the key there, alone on one line",
         };
@@ -352,6 +373,14 @@ async fn read_command(line: &[String]) -> Result<ApiKey, SourceError> {
     let place = format!("what `{program}` printed");
     let text = command::run(line).await.map_err(|source| SourceError::Command { program, source })?;
     key_in(text, place)
+}
+
+/// Gives a key to the command that keeps it, and reads it back by the one that prints it.
+async fn give(store: &[String], line: &[String], key: &ApiKey) -> Result<(), SourceError> {
+    let program = store.first().cloned().unwrap_or_default();
+    let given = command::give(store, key).await;
+    given.map_err(|source| SourceError::KeyStore { program: program.clone(), source })?;
+    if read_command(line).await? == *key { Ok(()) } else { Err(SourceError::NotKept { program }) }
 }
 
 fn credential_path(folder: Option<&OsStr>, name: &str) -> Result<PathBuf, SourceError> {
@@ -470,6 +499,41 @@ mod tests {
         ] {
             assert!(text.parse::<KeySource>().is_err(), "{text}");
         }
+    }
+
+    /// Returns a profile whose key lies in a file that one command prints and another one writes.
+    #[cfg(unix)]
+    fn profile_with_store(kept: &Path, store: &str) -> Profile {
+        let text = format!(
+            "[profiles.p]\nplatform = \"ibm-cloud\"\nurl = \"https://dph.example.com\"\n\
+             key-source = 'command:[\"cat\",\"{}\"]'\nkey-store = [\"sh\",\"-c\",\"{store}\",\"{}\"]\n",
+            kept.display(),
+            kept.display()
+        );
+        Profile::clone(&crate::config::parse(&text).unwrap().profiles["p"])
+    }
+
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn a_key_that_a_command_keeps_is_believed_once_its_source_gives_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let kept = folder.path().join("kept");
+        std::fs::write(&kept, "the-old-key").unwrap();
+        let key = ApiKey::new("the-new-key".to_owned());
+        let binding = serde_json::json!({"platform": "ibm-cloud", "origin": "https://iam.example", "username": null, "roots": []});
+        let binding = serde_json::from_value(binding).unwrap();
+        let sealed = SealedFolder::new(folder.path().join("sealed"));
+        let store = |script: &str| {
+            let (profile, key, binding, sealed) =
+                (profile_with_store(&kept, script), &key, &binding, &sealed);
+            async move { profile.key_source.store(&profile, key, binding, sealed, None).await }
+        };
+        for (script, told) in [("cat; exit 1", "did not keep"), ("cat", "gives another key")] {
+            let error = Chain(&store(script).await.unwrap_err()).to_string();
+            assert!(error.contains(told) && !error.contains("-key "), "{error}");
+        }
+        store("cat >$0").await.unwrap();
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), "the-new-key\n");
     }
 
     fn key(text: &str) -> Result<String, String> {

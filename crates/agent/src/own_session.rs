@@ -7,9 +7,9 @@ use std::process::{ExitStatus, Stdio};
 #[cfg(unix)]
 use process_wrap::tokio::ProcessSession;
 use process_wrap::tokio::{ChildWrapper, CommandWrap};
-use tokio::process::{ChildStdout, Command};
+use tokio::process::{ChildStdin, ChildStdout, Command};
 
-/// A program that runs without a terminal and without input.
+/// A program that runs without a terminal.
 #[derive(Debug)]
 pub(crate) struct OwnSession {
     child: Box<dyn ChildWrapper>,
@@ -17,13 +17,26 @@ pub(crate) struct OwnSession {
 }
 
 impl OwnSession {
-    /// Starts `command`; what it says on standard error is dropped.
+    /// Starts `command` without input; what it says on standard error is dropped.
     ///
     /// # Errors
     ///
     /// When it cannot be started.
-    pub(crate) fn start(mut command: Command) -> io::Result<Self> {
-        command.stdin(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
+    pub(crate) fn start(command: Command) -> io::Result<Self> {
+        Self::start_with(command, Stdio::null())
+    }
+
+    /// As [`start`](Self::start), for a program that is given something on its standard input.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started.
+    pub(crate) fn start_to_tell(command: Command) -> io::Result<Self> {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    fn start_with(mut command: Command, input: Stdio) -> io::Result<Self> {
+        command.stdin(input).stderr(Stdio::null()).kill_on_drop(true);
         let mut command = CommandWrap::from(command);
         #[cfg(unix)] // A session of its own has no terminal, and is a group that can be killed as one.
         command.wrap(ProcessSession);
@@ -33,6 +46,11 @@ impl OwnSession {
     /// Returns what it prints, where that was asked for, once.
     pub(crate) fn output(&mut self) -> Option<ChildStdout> {
         self.child.stdout().take()
+    }
+
+    /// Returns where it reads, where something is to be told, once.
+    pub(crate) fn input(&mut self) -> Option<ChildStdin> {
+        self.child.stdin().take()
     }
 
     /// Waits for its end.

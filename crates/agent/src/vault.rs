@@ -158,6 +158,7 @@ impl Vault {
                 let key = self.entries.get(&name).and_then(|entry| entry.key.clone());
                 reply.send(Ok(key)).is_err()
             }
+            Command::UsableKey(name, reply) => reply.send(self.usable_key(&name)).is_err(),
             Command::Lock(key, reply) => reply.send(self.lock(key)).is_err(),
             Command::Unlock(key, opened, reply) => reply.send(self.unlock(key, opened)).is_err(),
             Command::LockByItself(cause, reply) => reply.send(self.lock_by_itself(cause)).is_err(),
@@ -453,6 +454,12 @@ impl Vault {
         if let Some(mode) = entry.deferred.take() {
             self.attempt(name, mode);
         }
+    }
+
+    /// Returns the key that is held, or nothing where its source may be read.
+    fn usable_key(&self, name: &ProfileName) -> Result<Option<HeldKey>, Problem> {
+        let entry = self.entries.get(name).ok_or_else(stopping)?;
+        if entry.has_no_key() { Err(entry.no_key()) } else { Ok(entry.key.clone()) }
     }
 
     fn ready(&self, selector: &Selector) -> Result<(), Problem> {

@@ -81,7 +81,7 @@ options! {
     MinTtl "min-ttl" "DURATION" "life that the token must still have",
     New "new" "" "buy a new token",
     Reject "reject" "" "read from standard input the token that was refused, and get another",
-    Format "format" "FORMAT" "raw (default), json, header or curl",
+    Format "format" "FORMAT" "raw (default), json, header, curl or zen",
     Platform "platform" "PLATFORM" "software-hub, ibm-cloud or mcsp",
     Url "url" "URL" "where the API is called",
     AuthUrl "auth-url" "URL" "where tokens are bought, when not at the URL or the platform's usual place",

@@ -24,11 +24,12 @@ pub use reply::{
     Added, AgentStatus, AuditMode, AuditState, Certificate, ChangeOutcome, Changed, Explained, Failure,
     KeyState, LastError, Listing, LockState, Migrated, PendingList, PendingRequest, Pong, Prepared, Process,
     ProfileEntry, ProfileStatus, Reply, SecretMemory, Statuses, Token, TokenState, Trust, Verdict, Warning,
+    ZenHeader,
 };
 pub use request::{
     Add, AddFor, Approve, ChangeKey, ChangeMode, Deny, Explain, Kept, KeySourceKind, Lock, Migrate, Page,
     PlatformKind, Prepare, RefreshMode, Request, Selector, Settings, StatusRequest, TokenRequest, Unlock,
-    Waiting,
+    Waiting, Zen,
 };
 pub use secret::Secret;
 pub use version::{Hello, HelloReply};

@@ -36,6 +36,8 @@ messages! {
         Migrated(Migrated) = 0x8020 "migrated",
         /// Answers `AuditState`.
         AuditState(AuditState) = 0x8040 "audit-state",
+        /// Answers `Zen`.
+        Zen(ZenHeader) = 0x8050 "zen",
         /// Answers `Pending`.
         PendingList(PendingList) = 0x8030 "pending-list",
         /// Answers `Explain`.
@@ -297,6 +299,16 @@ wire! {
         pub reason: String,
         /// What to tell the user, a line each.
         pub notes: Vec<String>,
+    }
+
+    /// A header that contains the key.
+    pub struct ZenHeader {
+        /// The value of the `Authorization` header.
+        pub header: Secret,
+        /// The profile it belongs to.
+        pub profile: String,
+        /// Where the platform's API is called.
+        pub url: String,
     }
 
     /// How the lock stands.

@@ -48,6 +48,8 @@ messages! {
         Rotate(ChangeKey) = 0x0022 "rotate",
         /// How does the audit log stand?
         AuditState = 0x0040 "audit-state",
+        /// The key itself, in the header that Software Hub takes it in.
+        Zen(Zen) = 0x0050 "zen",
         /// The requests that wait for somebody to confirm them.
         Pending(Page) = 0x0030 "pending",
         /// Let one of them through.
@@ -87,7 +89,8 @@ impl Request {
             | Self::AuditState
             | Self::Pending(_)
             | Self::Deny(_)
-            | Self::Explain(_) => false,
+            | Self::Explain(_)
+            | Self::Zen(_) => false,
         }
     }
 }
@@ -283,6 +286,15 @@ wire! {
         pub pid: u32,
         /// Whose policy.
         pub selector: Selector,
+    }
+
+    /// Asks for a `ZenApiKey` header, which contains the key.
+    #[derive(Default)]
+    pub struct Zen {
+        /// Whose.
+        pub selector: Selector,
+        /// How long the agent may take, in milliseconds from receipt.
+        pub deadline_ms: u32,
     }
 }
 

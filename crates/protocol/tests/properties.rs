@@ -7,7 +7,7 @@ use dph_agent_protocol::{
     ChangeOutcome, Changed, DecodeError, ErrorCode, Failure, Kept, KeySourceKind, KeyState, LastError,
     Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
     ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
-    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning,
+    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning, Zen, ZenHeader,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -197,6 +197,7 @@ any_struct! {
     Unlock { passphrase deadline_ms }
     AddFor { add ttl_ms }
     Migrate { selector to dry_run deadline_ms }
+    Zen { selector deadline_ms }
     Failure { code message hint retry_after_ms }
     Pong { version pid }
     Token { token profile url username expires_at expires_in_ms ca_file warning }
@@ -216,6 +217,7 @@ any_struct! {
     AuditState { mode file head lines lost error }
     ChangeKey { selector mode deadline_ms }
     Changed { profile outcome tokens_until notes }
+    ZenHeader { header profile url }
 }
 
 impl Any for Request {
@@ -241,6 +243,7 @@ impl Any for Request {
             Just(Self::AuditState),
             Any::any().prop_map(Self::Revoke),
             Any::any().prop_map(Self::Rotate),
+            Any::any().prop_map(Self::Zen),
         ]
         .boxed()
     }
@@ -262,6 +265,7 @@ impl Any for Reply {
             Any::any().prop_map(Self::Migrated),
             Any::any().prop_map(Self::AuditState),
             Any::any().prop_map(Self::Changed),
+            Any::any().prop_map(Self::Zen),
         ]
         .boxed()
     }

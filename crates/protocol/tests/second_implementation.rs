@@ -37,6 +37,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x0031 => reread!(Approve, body),
         0x0032 => reread!(Deny, body),
         0x0033 => reread!(Explain, body),
+        0x0050 => reread!(Zen, body),
         0x8003 => reread!(Failure, body),
         0x8010 => reread!(Pong, body),
         0x8012 => reread!(Token, body),
@@ -52,6 +53,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x8040 => reread!(AuditState, body),
         0x0021 | 0x0022 => reread!(ChangeKey, body),
         0x8021 => reread!(Changed, body),
+        0x8050 => reread!(ZenHeader, body),
         0x8030 => reread!(PendingList, body),
         0x8033 => reread!(Explained, body),
         _ => return None,
@@ -145,6 +147,7 @@ mirror! {
     Approve { id: String, passphrase: Option<Secret>, deadline_ms: u32, }
     Deny { id: String, }
     Explain { pid: u32, selector: Selector, }
+    Zen { selector: Selector, deadline_ms: u32, }
 
     Failure { code: ErrorCode, message: String, hint: String, retry_after_ms: Option<u64>, }
     Pong { version: String, pid: u32, }
@@ -214,6 +217,7 @@ mirror! {
     PendingRequest { id: String, profile: String, process: Process, since: i64, expires_in_ms: u64, }
     Process { pid: Option<u32>, exe: Option<String>, unit: Option<String>, parent: Option<String>, }
     Explained { profile: String, process: Process, verdict: Verdict, reason: String, notes: Vec<String>, }
+    ZenHeader { header: Secret, profile: String, url: String, }
     LockState { locked: bool, has_passphrase: bool, notes: Vec<String>, }
     Migrated { profile: String, from: String, to: String, notes: Vec<String>, }
     ChangeKey { selector: Selector, mode: ChangeMode, deadline_ms: u32, }

@@ -59,6 +59,8 @@ impl Asked {
             Request::Forget(kept) => Self::dropping(|profile| Event::Forget { profile }, kept),
             Request::Remove(kept) => Self::dropping(|profile| Event::Remove { profile }, kept),
             Request::Refresh(waiting) => about(|profile| Event::Retry { profile }, &waiting.selector.profile),
+            // Without a hash, which would be one of the key.
+            Request::Zen(zen) => about(|profile| Event::Zen { profile }, &zen.selector.profile),
             Request::Approve(_) => about(|profile| Event::Approve { profile }, &None),
             Request::Deny(_) => about(|profile| Event::Deny { profile }, &None),
             Request::Lock(_) => Self::Plain(Event::Lock),
@@ -101,6 +103,7 @@ impl Asked {
             (Self::About { event, .. }, Reply::Migrated(migrated)) => {
                 vec![event(Some(migrated.profile.clone()))]
             }
+            (Self::About { event, .. }, Reply::Zen(header)) => vec![event(Some(header.profile.clone()))],
             (Self::About { event, .. }, Reply::Added(added)) => vec![event(Some(added.profile.clone()))],
             (Self::About { event, named, .. }, _) => vec![event(named)],
             (Self::Plain(event), _) => vec![event],
@@ -148,7 +151,7 @@ pub async fn account(
         caller: Some(asker.for_the_record()),
     };
     match &outcome {
-        Ok(reply @ Reply::Token(_)) => {
+        Ok(reply @ (Reply::Token(_) | Reply::Zen(_))) => {
             for event in asked.granted(reply) {
                 audit.hand_out(entry(event, Decision::Granted)).await?;
             }

@@ -57,6 +57,11 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         token: Option<TokenDigest>,
     },
+    /// The key itself was asked for, in a header of its own.
+    Zen {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+    },
     /// The agent bought a token, or could not.
     Refresh {
         profile: String,

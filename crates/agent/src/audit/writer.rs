@@ -150,7 +150,7 @@ impl Audit {
         };
         Err(Problem::new(
             ErrorCode::DENIED,
-            format!("the token cannot be recorded in the audit log, which is required: {why}"),
+            format!("what was asked for cannot be recorded in the audit log, which is required: {why}"),
             "see `audit` in `dph-agent-client status`, and mend the disk or the folder",
         ))
     }

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use dph_agent_protocol::{ErrorCode, Settings};
 use toml_edit::{DocumentMut, InlineTable, Item, Table, TableLike, value};
 
+use super::file_only::stale;
+use super::profile::{Profile, SettingError};
 use super::read::{self, Fault, PROFILE_KEYS};
 use super::{Config, ProfileName};
 use crate::error::{Chain, Problem};
@@ -121,7 +123,17 @@ impl ConfigFile {
 
     /// Returns the settings that a profile has in the file.
     pub fn settings_of(&self, name: &ProfileName) -> Settings {
-        read::settings(&self.text).remove(name.as_str()).unwrap_or_default()
+        read::settings(&self.text).remove(name.as_str()).unwrap_or_default().0
+    }
+
+    /// Returns the profile that the file would have with these settings.
+    ///
+    /// # Errors
+    ///
+    /// When they make no sense, alone or with what only the file says of it.
+    pub fn profile_with(&self, name: &ProfileName, settings: &Settings) -> Result<Profile, SettingError> {
+        let (before, more) = read::settings(&self.text).remove(name.as_str()).unwrap_or_default();
+        Profile::build(name.clone(), settings)?.with(more.after(&before, settings))
     }
 
     /// Changes the file and returns what it says then.
@@ -168,7 +180,10 @@ fn edited(text: &str, edit: &Edit) -> String {
     // The text was read and parsed before, so that this cannot fail.
     let mut document = rest.parse::<DocumentMut>().unwrap_or_default();
     match edit {
-        Edit::Put(name, settings) => put(&mut document, name, settings),
+        Edit::Put(name, settings) => {
+            let (before, _) = read::settings(unmarked).remove(name.as_str()).unwrap_or_default();
+            put(&mut document, name, &before, settings);
+        }
         Edit::Remove(names) => names.iter().for_each(|name| remove(&mut document, name)),
         Edit::Default(name) => set(document.as_table_mut(), "default-profile", name.as_str()),
     }
@@ -184,11 +199,14 @@ fn split_header(text: &str) -> (&str, &str) {
     text.split_at(above.rfind("\n\n").map_or(above.len(), |at| at + 1))
 }
 
-fn put(document: &mut DocumentMut, name: &ProfileName, settings: &Settings) {
+fn put(document: &mut DocumentMut, name: &ProfileName, before: &Settings, settings: &Settings) {
     let profiles = document.entry("profiles").or_insert_with(implicit_table);
     let new = if profiles.is_inline_table() { value(InlineTable::new()) } else { Item::Table(Table::new()) };
     let Some(profiles) = profiles.as_table_like_mut() else { return };
     let Some(profile) = profiles.entry(name.as_str()).or_insert(new).as_table_like_mut() else { return };
+    for key in stale(before, settings) {
+        profile.remove(key);
+    }
     for (key, text) in PROFILE_KEYS.iter().zip(texts(settings)) {
         match text {
             Some(text) => set(profile, key, &text),
@@ -317,6 +335,24 @@ mod tests {
         assert_eq!(after, text.replace("https://cpd.example.com", "https://new.example.com"));
         assert!(read::parse(&after).unwrap().policies["prod"].allow.is_some());
         assert!(!changed(&text, &removal("prod")).contains("allow"));
+    }
+
+    #[test]
+    fn a_change_keeps_what_only_the_file_says_unless_it_became_meaningless() {
+        let with_source = |source: &str| {
+            Box::new(Settings { key_source: Some(source.to_owned()), ..*url("https://cpd.example.com") })
+        };
+        let text = format!("{TEXT}key-source = 'command:[\"show\"]'\nkey-store = [\"keep\"] # by me\n");
+        let put = |settings| changed(&text, &Edit::Put("prod".parse().unwrap(), settings));
+        assert!(put(with_source("command:[\"show\"]")).contains("key-store = [\"keep\"] # by me\n"));
+        for other in ["session", "command:[\"other\"]"] {
+            let after = put(with_source(other));
+            assert!(!after.contains("key-store"), "{after}");
+            let (_folder, file) = file_with(&text);
+            let name = "prod".parse().unwrap();
+            let told = file.profile_with(&name, &with_source(other)).unwrap();
+            assert_eq!(*read::parse(&after).unwrap().profiles["prod"], told, "as it was told before");
+        }
     }
 
     #[test]

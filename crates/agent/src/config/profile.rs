@@ -84,6 +84,10 @@ pub struct Profile {
     pub proxy: ProxySetting,
     /// Where the key comes from.
     pub key_source: KeySource,
+    /// The program that a new key is given to, with its arguments; its source is a command then.
+    pub key_store: Option<Vec<String>>,
+    /// Whether the key itself may be handed out, in a `ZenApiKey` header.
+    pub allow_zen: bool,
     /// Whether tokens are bought even while nobody asks.
     pub always_fresh: bool,
 }
@@ -100,7 +104,7 @@ pub enum ProxySetting {
 }
 
 impl Profile {
-    /// Builds a profile from its settings.
+    /// Builds a profile from its settings; what only the file can say is not in it.
     ///
     /// # Errors
     ///
@@ -122,6 +126,8 @@ impl Profile {
             tls_pin: optional("tls-pin", settings.tls_pin.as_deref())?,
             proxy: proxy(settings.proxy.as_deref())?,
             key_source: optional("key-source", settings.key_source.as_deref())?.unwrap_or(KeySource::Session),
+            key_store: None,
+            allow_zen: false,
             always_fresh: settings.refresh == Some(RefreshMode::ALWAYS),
             name,
         })
@@ -144,6 +150,11 @@ impl Profile {
     pub fn buys_like(&self, other: &Self) -> bool {
         (&self.kind, &self.auth_url, &self.ca_file, &self.tls_pin, &self.proxy, &self.key_source)
             == (&other.kind, &other.auth_url, &other.ca_file, &other.tls_pin, &other.proxy, &other.key_source)
+    }
+
+    /// Whether the agent can put a new key where this profile's key is read from.
+    pub fn can_store_key(&self) -> bool {
+        self.key_source.is_writable() || self.key_store.is_some()
     }
 
     /// Returns the profile as lists show it.

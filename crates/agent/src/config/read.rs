@@ -15,6 +15,7 @@ use crate::lock::{AutoLock, LOCK_ON_SCREEN_LOCK, LOCK_ON_SUSPEND, LockOn};
 use crate::policy::Policy;
 
 use super::Config;
+use super::file_only::{FILE_ONLY_KEYS, FileOnly};
 use super::policy::POLICY_KEYS;
 use super::profile::{Profile, ProfileName, SettingError};
 
@@ -82,14 +83,17 @@ pub fn parse(text: &str) -> Result<Config, Vec<Fault>> {
     if reader.faults.is_empty() { Ok(config) } else { Err(reader.faults) }
 }
 
-/// Returns the settings of each profile in `text`, as far as they can be read.
-pub(super) fn settings(text: &str) -> BTreeMap<String, Settings> {
+/// Returns the settings of each profile in `text`, and what only the file says of it, as far as they can be read.
+pub(super) fn settings(text: &str) -> BTreeMap<String, (Settings, FileOnly)> {
     let mut reader = Reader { text, faults: Vec::new() };
     let Ok(document) = Document::parse(text) else { return BTreeMap::new() };
     let profiles = document.as_table().get("profiles").and_then(Item::as_table_like);
     let tables = profiles.into_iter().flat_map(|profiles| profiles.iter());
     tables
-        .filter_map(|(name, item)| Some((name.to_owned(), reader.settings(item.as_table_like()?))))
+        .filter_map(|(name, item)| {
+            let table = item.as_table_like()?;
+            Some((name.to_owned(), (reader.settings(table), reader.file_only(table))))
+        })
         .collect()
 }
 
@@ -157,13 +161,13 @@ impl Reader<'_> {
     }
 
     fn profile(&mut self, name: &str, place: Option<Range<usize>>, table: &dyn TableLike) -> Option<Profile> {
-        self.unknown_keys(table, &[PROFILE_KEYS, POLICY_KEYS].concat());
+        self.unknown_keys(table, &[PROFILE_KEYS, POLICY_KEYS, FILE_ONLY_KEYS].concat());
         let before = self.faults.len();
-        let settings = self.settings(table);
+        let (settings, more) = (self.settings(table), self.file_only(table));
         if self.faults.len() > before {
             return None;
         }
-        let built = name.parse().and_then(|name: ProfileName| Profile::build(name, &settings));
+        let built = name.parse().and_then(|name: ProfileName| Profile::build(name, &settings)?.with(more));
         built
             .map_err(|error: SettingError| {
                 self.fault(span(table, error.key).or(place), format!("profile `{name}`: {error}"));
@@ -217,7 +221,7 @@ impl Reader<'_> {
         found
     }
 
-    fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
+    pub(super) fn flag(&mut self, table: &dyn TableLike, key: &str) -> bool {
         let Some(item) = table.get(key) else { return false };
         item.as_bool().unwrap_or_else(|| {
             self.fault(item.span(), format!("`{key}` is true or false, not {}", item.type_name()));

@@ -82,8 +82,8 @@ fn intent(name: ProfileName, change: &Settings, replace: bool, file: &ConfigFile
     let before = file.settings_of(&name);
     let is_new = before == Settings::default();
     let settings = if is_new { with_default_source(change) } else { merged(&before, change) };
-    let profile = Profile::build(name.clone(), &settings).map_err(bad_setting)?;
-    let existing = Profile::build(name.clone(), &before).ok();
+    let profile = file.profile_with(&name, &settings).map_err(bad_setting)?;
+    let existing = file.profile_with(&name, &before).ok();
     if let Some(existing) =
         existing.as_ref().filter(|existing| !replace && !existing.is_same_identity(&profile))
     {
@@ -324,7 +324,8 @@ async fn keep(
     if !profile.key_source.wants_key() {
         bind(&desk.surroundings.bindings, profile, binding.clone()).await?;
     }
-    if let Some(key) = &key {
+    // What is read is kept already.
+    if let Some(key) = key.as_ref().filter(|_| profile.key_source.wants_key()) {
         let (_, to) = desk.vault.keys_place().await?;
         let (sealed, to) = (&desk.surroundings.sealed, to.as_ref().map(SealedPrivate::public));
         profile.key_source.store(profile, key, &binding, sealed, to).await?;

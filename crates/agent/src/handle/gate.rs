@@ -1,4 +1,4 @@
-//! A profile's policy before each of its tokens: who asks, and whether somebody has to confirm it.
+//! A profile's policy before each of its tokens, and before its key: who asks, and whether somebody has to confirm it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,18 +17,36 @@ use crate::lock::locked;
 use crate::policy::{Confirm, Decision, Policy, not_confirmed, refused};
 use crate::vault::stopping;
 
-/// Returns the profile that is meant, if its policy lets the caller have a token by `end`.
+/// What is handed out, as the question on the screen has it.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanted {
+    Token,
+    /// In a header of its own.
+    Key,
+}
+
+impl Wanted {
+    fn described(self) -> &'static str {
+        match self {
+            Self::Token => "a token",
+            Self::Key => "the API key itself (ZenApiKey)",
+        }
+    }
+}
+
+/// Returns the profile that is meant, if its policy lets the caller have what is wanted by `end`.
 ///
 /// # Errors
 ///
 /// [`ErrorCode::DENIED`] when it does not, [`ErrorCode::DEADLINE`] when nobody confirms it.
 pub(super) async fn permitted(
     selector: Selector,
+    wanted: Wanted,
     end: Instant,
     asker: &Asker,
     desk: &Desk,
 ) -> Result<ProfileName, Problem> {
-    let case = Case::open(&selector, asker, desk);
+    let case = Case::open(&selector, wanted, asker, desk);
     let (profile, case) = within(left_ms(end), case, LOOK, desk).await?;
     if let Some(case) = case
         && let Some(confirm) = within(left_ms(end), case.decided(), LOOK, desk).await?
@@ -47,12 +65,14 @@ struct Case {
     profile: Arc<Profile>,
     policy: Arc<Policy>,
     caller: Arc<Caller>,
+    wanted: Wanted,
 }
 
 impl Case {
     /// Finds the profile, and who asks where it has a policy.
     async fn open(
         selector: &Selector,
+        wanted: Wanted,
         asker: &Asker,
         desk: &Desk,
     ) -> Result<(ProfileName, Option<Self>), Problem> {
@@ -61,7 +81,7 @@ impl Case {
         let name = profile.name.clone();
         let Some(policy) = config.policies.get(&name) else { return Ok((name, None)) };
         let (profile, policy) = (Arc::clone(profile), Arc::clone(policy));
-        Ok((name, Some(Self { profile, policy, caller: asker.caller().await? })))
+        Ok((name, Some(Self { profile, policy, caller: asker.caller().await?, wanted })))
     }
 
     /// Returns who is to be asked, if somebody is.
@@ -83,7 +103,8 @@ impl Case {
         let until = end.min(Instant::now() + self.policy.confirm_timeout);
         let since = desk.surroundings.clock.wall();
         let mut place = desk.pending.enter(name, Arc::clone(&self.caller), since, until)?;
-        info!(id = place.id, profile = name, caller = %self.caller, "a request waits to be confirmed");
+        let wanted = self.wanted.described();
+        info!(id = place.id, profile = name, caller = %self.caller, wanted, "a request waits to be confirmed");
         let question = self.question();
         let yes = tokio::select! {
             biased;
@@ -108,7 +129,7 @@ impl Case {
 
     fn question(&self) -> String {
         let Profile { name, url, .. } = &*self.profile;
-        format!("Let {} have a token of profile {name} ({url})?", self.caller)
+        format!("Let {} have {} of profile {name} ({url})?", self.caller, self.wanted.described())
     }
 }
 

@@ -6,10 +6,11 @@ use dph_agent_platform::ApiKey;
 use dph_agent_protocol::{ErrorCode, Migrate, Migrated, Reply, Settings};
 use tracing::{info, warn};
 
+use super::current_key::key_of;
 use super::{Desk, bad_setting, edit_locked, within};
 use crate::config::{ConfigFile, Edit, Profile};
 use crate::error::Problem;
-use crate::exchange::{self, bind};
+use crate::exchange::bind;
 use crate::key_source::{KeySource, KeySourceError, SealedError};
 use crate::lock::locked;
 use crate::seal::SealedPrivate;
@@ -30,7 +31,7 @@ pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Prob
     desk.changes.none_for(&profile.name)?;
     let moved = plan(profile, &to, &file)?;
     let prepared = async {
-        let key = key_of(&moved.old, desk).await?;
+        let key = movable(&moved.old, desk).await?;
         check_place(&moved.new, &key.key.expose(), desk).await?;
         Ok(key)
     };
@@ -56,14 +57,13 @@ fn plan(old: Arc<Profile>, to: &KeySource, file: &ConfigFile) -> Result<Move, Pr
         ));
     }
     let settings = Settings { key_source: Some(to.to_string()), ..file.settings_of(&old.name) };
-    let new = Profile::build(old.name.clone(), &settings).map_err(bad_setting)?;
+    let new = file.profile_with(&old.name, &settings).map_err(bad_setting)?;
     Ok(Move { old, new: Arc::new(new), settings })
 }
 
-/// Returns the key of a profile, held or read, if it may be used as things stand.
-async fn key_of(profile: &Arc<Profile>, desk: &Desk) -> Result<HeldKey, Problem> {
-    let held = desk.vault.key(profile.name.clone()).await?;
-    let (_, key) = exchange::usable_key(profile, held, &desk.surroundings).await?;
+/// Returns the key of a profile, if it may be somewhere else.
+async fn movable(profile: &Arc<Profile>, desk: &Desk) -> Result<HeldKey, Problem> {
+    let key = key_of(profile, desk).await?;
     if key.until.is_none() {
         return Ok(key);
     }

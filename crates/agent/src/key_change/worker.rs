@@ -172,7 +172,7 @@ impl Worker {
 
     async fn attempt(&self) -> Result<Report, Halt> {
         let profile = self.profile().await?;
-        let held = self.tools.vault.key(self.name.clone()).await?;
+        let held = self.tools.vault.usable_key(self.name.clone()).await?;
         let mut record = self.record.lock().await;
         let ended = match self.kind {
             ChangeKind::Rotate => {

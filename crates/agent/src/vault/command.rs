@@ -32,6 +32,7 @@ pub(super) enum Command {
     Install(Box<Install>, Reply<Result<(), Problem>>),
     Drop(Vec<ProfileName>, Reply<()>),
     Key(ProfileName, Reply<Result<Option<HeldKey>, Problem>>),
+    UsableKey(ProfileName, Reply<Result<Option<HeldKey>, Problem>>),
     Lock(Option<SealedPrivate>, Reply<Result<Saving, Problem>>),
     Unlock(Option<Private>, Opened, Reply<Result<Saving, Problem>>),
     DropAll(Reply<()>),
@@ -122,7 +123,7 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         Command::Ready(_, reply) | Command::Install(_, reply) => reply.send(Err(locked())).is_err(),
         Command::Select(_, reply) => reply.send(Err(locked())).is_err(),
         Command::List(_, reply) => reply.send(Err(locked())).is_err(),
-        Command::Key(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Key(_, reply) | Command::UsableKey(_, reply) => reply.send(Err(locked())).is_err(),
         answered @ (Command::Status(..)
         | Command::Config(_)
         | Command::Apply(..)

@@ -132,6 +132,15 @@ impl VaultHandle {
         self.ask(|reply| Command::Key(profile, reply)).await?
     }
 
+    /// Returns the key that a profile holds, for use; nothing where its source may be read.
+    ///
+    /// # Errors
+    ///
+    /// When only the user can bring a key, as where it was dropped.
+    pub async fn usable_key(&self, profile: ProfileName) -> Result<Option<HeldKey>, Problem> {
+        self.ask(|reply| Command::UsableKey(profile, reply)).await?
+    }
+
     /// Whether the agent is locked.
     pub fn is_locked(&self) -> bool {
         *self.locked.borrow()

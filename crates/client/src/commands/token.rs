@@ -2,7 +2,7 @@
 
 use std::mem::ManuallyDrop;
 
-use dph_agent_protocol::{ErrorCode, Reply, Request, Token, TokenRequest, Warning};
+use dph_agent_protocol::{ErrorCode, Reply, Request, Token, TokenRequest, Warning, Zen};
 
 use crate::cli::{Args, Command, Opt};
 use crate::exit::Error;
@@ -21,6 +21,9 @@ pub(crate) const TOKEN: Command = Command {
     run,
 };
 
+/// How a header begins that contains the key.
+const ZEN: &str = "ZenApiKey ";
+
 #[derive(Clone, Copy)]
 enum Format {
     Raw,
@@ -29,12 +32,20 @@ enum Format {
     Curl,
 }
 
-const FORMATS: &[(&str, Format)] =
-    &[("raw", Format::Raw), ("json", Format::Json), ("header", Format::Header), ("curl", Format::Curl)];
+/// What is in none of them is no token.
+const FORMATS: &[(&str, Option<Format>)] = &[
+    ("raw", Some(Format::Raw)),
+    ("json", Some(Format::Json)),
+    ("header", Some(Format::Header)),
+    ("curl", Some(Format::Curl)),
+    ("zen", None),
+];
 
 fn run(args: &Args) -> Result<(), Error> {
     let default = if args.has(Opt::Json) { Format::Json } else { Format::Raw };
-    let format = args.choice(Opt::Format, FORMATS)?.unwrap_or(default);
+    let Some(format) = args.choice(Opt::Format, FORMATS)?.unwrap_or(Some(default)) else {
+        return zen(args);
+    };
     let mut request = request(args)?;
     // What ends now gives its memory back to the kernel, which clears it: wiping would take as long again.
     let mut session = ManuallyDrop::new(Session::open(args)?);
@@ -42,12 +53,30 @@ fn run(args: &Args) -> Result<(), Error> {
     let Reply::Token(token) = session.ask(&Request::Token(request))? else { return Err(unexpected_reply()) };
     let token = ManuallyDrop::new(token);
     if matches!(format, Format::Header | Format::Curl) {
-        check(&token)?;
+        check(token.token.expose())?;
     }
     if let Some(warning) = token.warning {
         output::warn(args, &describe(warning, &token.profile));
     }
     format.print(&token)
+}
+
+/// Prints a header that contains the key.
+fn zen(args: &Args) -> Result<(), Error> {
+    if [Opt::MinTtl, Opt::New, Opt::Reject].iter().any(|option| args.has(*option)) {
+        return Err(Error::usage(
+            "a ZenApiKey header is no token",
+            "leave `--min-ttl`, `--new` and `--reject` out",
+        ));
+    }
+    let selector = args.selector()?;
+    let mut session = ManuallyDrop::new(Session::open(args)?);
+    let request = Zen { selector, deadline_ms: session.deadline_ms() };
+    let Reply::Zen(reply) = session.ask(&Request::Zen(request))? else { return Err(unexpected_reply()) };
+    let reply = ManuallyDrop::new(reply);
+    let pair = reply.header.expose().strip_prefix(ZEN).ok_or_else(unexpected_reply)?;
+    check(pair)?;
+    output::print(&render_header(ZEN, pair))
 }
 
 fn request(args: &Args) -> Result<TokenRequest, Error> {
@@ -62,8 +91,7 @@ fn request(args: &Args) -> Result<TokenRequest, Error> {
 }
 
 /// Refuses a token that would add a header of its own, or a line to curl's configuration.
-fn check(token: &Token) -> Result<(), Error> {
-    let text = token.token.expose();
+fn check(text: &str) -> Result<(), Error> {
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic()) {
         return Ok(());
     }
@@ -93,17 +121,17 @@ impl Format {
         let text = token.token.expose();
         match self {
             Self::Raw => output::print_both(text.as_bytes(), b"\n"),
-            Self::Header => output::print(&render_header(text)),
+            Self::Header => output::print(&render_header("Bearer ", text)),
             Self::Curl => output::print(&render_curl(text, token.ca_file.as_deref())),
             Self::Json => output::print(&render_json(token)),
         }
     }
 }
 
-fn render_header(token: &str) -> Wiped {
+fn render_header(scheme: &str, secret: &str) -> Wiped {
     // Room for all of it: growing would leave a copy behind.
-    let mut header = Wiped(Vec::with_capacity(32 + token.len()));
-    for part in ["Authorization: Bearer ", token, "\n"] {
+    let mut header = Wiped(Vec::with_capacity(32 + secret.len()));
+    for part in ["Authorization: ", scheme, secret, "\n"] {
         header.extend_from_slice(part.as_bytes());
     }
     header
@@ -174,7 +202,8 @@ mod tests {
 
     #[test]
     fn header_is_one_line() {
-        assert_eq!(text(&render_header("ey.J")), "Authorization: Bearer ey.J\n");
+        assert_eq!(text(&render_header(ZEN, "YWw=")), "Authorization: ZenApiKey YWw=\n");
+        assert_eq!(text(&render_header("Bearer ", "ey.J")), "Authorization: Bearer ey.J\n");
     }
 
     #[test]
@@ -205,7 +234,7 @@ mod tests {
     #[test]
     fn token_that_would_break_out_of_its_header_is_refused() {
         for text in ["", "a b", "a\nb", "a\r\nX-Evil: 1", "a\u{1b}[2J", "é"] {
-            assert!(check(&token(text)).is_err(), "{text:?}");
+            assert!(check(text).is_err(), "{text:?}");
         }
     }
 }

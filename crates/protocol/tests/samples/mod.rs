@@ -7,7 +7,7 @@ use dph_agent_protocol::{
     Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PendingList,
     PendingRequest, PlatformKind, Pong, Prepare, Prepared, Process, ProfileEntry, ProfileStatus, RefreshMode,
     Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest,
-    TokenState, Trust, Unlock, Verdict, Waiting, Warning,
+    TokenState, Trust, Unlock, Verdict, Waiting, Warning, Zen, ZenHeader,
 };
 
 /// All that can stand in a frame.
@@ -120,6 +120,8 @@ fn requests() -> Vec<(&'static str, Request)> {
             "revoke",
             Request::Revoke(ChangeKey { selector: prod(), mode: ChangeMode::WAIT, deadline_ms: 29_800 }),
         ),
+        ("zen", Request::Zen(Zen { selector: prod(), deadline_ms: 29_800 })),
+        ("zen-bare", Request::Zen(Zen::default())),
         ("pending", Request::Pending(Page::default())),
         ("pending-after", Request::Pending(Page { after: text("4q7m2k") })),
         (
@@ -191,6 +193,14 @@ fn replies() -> Vec<(&'static str, Reply)> {
             }),
         ),
         ("audit-state-off", Reply::AuditState(audit_state_off())),
+        (
+            "zen",
+            Reply::Zen(ZenHeader {
+                header: Secret::new(text("ZenApiKey YWxpY2U6czNjcmV0")),
+                profile: text("prod"),
+                url: text("https://cpd.example.com"),
+            }),
+        ),
         ("pending-list", Reply::PendingList(pending_list())),
         ("pending-list-empty", Reply::PendingList(PendingList { requests: Vec::new(), more: false })),
         ("explained", Reply::Explained(explained())),

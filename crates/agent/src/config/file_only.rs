@@ -1,0 +1,166 @@
+//! The keys of a profile that only the file has: no command changes them, and they are never on the wire.
+
+use dph_agent_platform::Kind;
+use dph_agent_protocol::Settings;
+use toml_edit::{Item, TableLike};
+
+use super::profile::{Profile, SettingError};
+use super::read::{Reader, span_of_value};
+use crate::key_source::KeySource;
+
+const ALLOW_ZEN: &str = "allow-zen";
+const KEY_STORE: &str = "key-store";
+
+/// These keys, in a profile's table.
+pub(super) const FILE_ONLY_KEYS: &[&str] = &[ALLOW_ZEN, KEY_STORE];
+
+/// What they say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct FileOnly {
+    /// Whether the key itself may be handed out.
+    allow_zen: bool,
+    /// The program that a new key is given to, with its arguments.
+    key_store: Option<Vec<String>>,
+}
+
+impl Profile {
+    /// Returns the profile with what only the file says of it.
+    ///
+    /// # Errors
+    ///
+    /// The first key that does not go with the others.
+    pub(super) fn with(mut self, more: FileOnly) -> Result<Self, SettingError> {
+        (self.allow_zen, self.key_store) = (more.allow_zen, more.key_store);
+        if self.allow_zen && !matches!(self.kind, Kind::SoftwareHub { .. }) {
+            return Err(SettingError::new(
+                ALLOW_ZEN,
+                "only software-hub has ZenApiKey headers: leave it out",
+            ));
+        }
+        if self.key_store.is_some() && !matches!(self.key_source, KeySource::Command(_)) {
+            let message = format!("is for a key-source of command:[…], and this one is {}", self.key_source);
+            return Err(SettingError::new(KEY_STORE, message));
+        }
+        Ok(self)
+    }
+}
+
+impl FileOnly {
+    /// Returns what is left of it when the settings of its profile change.
+    pub(super) fn after(mut self, before: &Settings, now: &Settings) -> Self {
+        let stale = stale(before, now);
+        if stale.contains(&ALLOW_ZEN) {
+            self.allow_zen = false;
+        }
+        if stale.contains(&KEY_STORE) {
+            self.key_store = None;
+        }
+        self
+    }
+}
+
+/// Returns the keys that a change of settings makes meaningless.
+pub(super) fn stale(before: &Settings, now: &Settings) -> Vec<&'static str> {
+    let mut keys = Vec::new();
+    if before.platform != now.platform {
+        keys.push(ALLOW_ZEN);
+    }
+    // It kept keys where the old command found them.
+    if before.key_source != now.key_source {
+        keys.push(KEY_STORE);
+    }
+    keys
+}
+
+impl Reader<'_> {
+    /// Reads what only the file says of a profile.
+    pub(super) fn file_only(&mut self, table: &dyn TableLike) -> FileOnly {
+        FileOnly { allow_zen: self.flag(table, ALLOW_ZEN), key_store: self.key_store(table) }
+    }
+
+    fn key_store(&mut self, table: &dyn TableLike) -> Option<Vec<String>> {
+        let item = table.get(KEY_STORE)?;
+        let line = command_line(item).filter(|line| !line.is_empty());
+        if line.is_none() {
+            let message = "`key-store` takes a program and its arguments as a list, such as [\"pass\",\"insert\",\"-m\",\"-f\",\"dph\"]";
+            self.fault(span_of_value(table, KEY_STORE), message.to_owned());
+        }
+        line
+    }
+}
+
+fn command_line(item: &Item) -> Option<Vec<String>> {
+    item.as_array()?.iter().map(|word| word.as_str().map(str::to_owned)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use dph_agent_protocol::PlatformKind;
+
+    use super::super::{Fault, parse};
+    use super::*;
+
+    const PROFILE: &str = "[profiles.prod]\nplatform = \"ibm-cloud\"\nurl = \"https://dph.example.com\"\n";
+
+    fn profile(keys: &str) -> Result<Profile, Vec<Fault>> {
+        parse(&format!("{PROFILE}{keys}")).map(|config| (*config.profiles["prod"]).clone())
+    }
+
+    fn fault(keys: &str) -> String {
+        profile(keys).unwrap_err().first().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_program_that_keeps_keys_goes_with_a_command_and_with_no_other_source() {
+        let command = "key-source = 'command:[\"pass\",\"show\",\"dph\"]'\n";
+        let store = "key-store = [\"pass\", \"insert\"]\n";
+        let with = profile(&format!("{command}{store}")).unwrap();
+        assert_eq!(with.key_store, Some(vec!["pass".to_owned(), "insert".to_owned()]));
+        assert!(with.can_store_key() && !profile(command).unwrap().can_store_key());
+        for source in ["", "key-source = \"keyring\"\n", "key-source = \"file:/key\"\n"] {
+            let line = 4 + source.lines().count();
+            let fault = fault(&format!("{source}{store}"));
+            let expected =
+                format!("line {line}, column 1: profile `prod`: `key-store`: is for a key-source of");
+            assert!(fault.starts_with(&expected), "{fault}");
+        }
+        for wrong in ["[]", "\"pass\"", "[\"pass\", 1]"] {
+            let fault = fault(&format!("{command}key-store = {wrong}\n"));
+            assert!(fault.starts_with("line 5, column 13: `key-store` takes a program"), "{fault}");
+        }
+    }
+
+    #[test]
+    fn a_key_may_be_handed_out_only_where_the_file_says_so_and_the_platform_takes_it() {
+        let hub = |keys: &str| {
+            let text = PROFILE.replace("ibm-cloud\"", "software-hub\"\nusername = \"alice\"");
+            parse(&format!("{text}{keys}")).map(|config| config.profiles["prod"].allow_zen)
+        };
+        assert_eq!((hub(""), hub("allow-zen = false\n")), (Ok(false), Ok(false)));
+        assert_eq!(hub("allow-zen = true\n"), Ok(true));
+        assert!(!profile("allow-zen = false\n").unwrap().allow_zen);
+        assert!(fault("allow-zen = true\n").contains("`allow-zen`: only software-hub has ZenApiKey headers"));
+        assert!(fault("allow-zen = 1\n").contains("`allow-zen` is true or false"));
+    }
+
+    #[test]
+    fn another_platform_takes_the_leave_to_hand_out_the_key_away() {
+        let on = |platform| Settings { platform: Some(platform), ..Settings::default() };
+        let (hub, cloud) = (on(PlatformKind::SOFTWARE_HUB), on(PlatformKind::IBM_CLOUD));
+        let more = FileOnly { allow_zen: true, ..FileOnly::default() };
+        assert_eq!(
+            more.clone().after(&hub, &Settings { proxy: Some("none".to_owned()), ..hub.clone() }),
+            more
+        );
+        assert_eq!(more.after(&hub, &cloud), FileOnly::default());
+    }
+
+    #[test]
+    fn another_source_makes_the_program_that_keeps_keys_meaningless() {
+        let more = FileOnly { key_store: Some(vec!["pass".to_owned()]), ..FileOnly::default() };
+        let settings = |source: &str| Settings { key_source: Some(source.to_owned()), ..Settings::default() };
+        let same = Settings { proxy: Some("none".to_owned()), ..settings("command:[\"a\"]") };
+        assert_eq!(more.clone().after(&settings("command:[\"a\"]"), &same), more);
+        assert_eq!(more.after(&same, &settings("command:[\"b\"]")), FileOnly::default());
+    }
+}
