@@ -47,6 +47,7 @@ pub(crate) fn demo() -> io::Result<()> {
     // Made anew each time, so that finding it anywhere means something.
     let key = api_key();
     platform.add_user(USER, &key);
+    platform.allow_key_generation();
     let ca = platform.write_ca(bed.path());
     step(&format!("a stand-in for IBM Software Hub listens on {}", platform.url()));
     tell(&format!(
@@ -90,6 +91,8 @@ pub(crate) fn demo() -> io::Result<()> {
     let found = files_with(bed.path(), &key)?;
     tell(if found == 0 { "searched: not found" } else { "FOUND" });
 
+    rotate_and_revoke(&bed, &platform, &key)?;
+
     step("the agent stops");
     bed.client(&["stop"], "")?;
     drop(agent);
@@ -126,6 +129,35 @@ fn lock_and_unlock(bed: &Bed) -> io::Result<()> {
     tell("$ dph-agent-client unlock --passphrase-stdin");
     tell_all(&bed.client(&["unlock", "--passphrase-stdin"], &passphrase)?.stderr);
     bed.client(&["token"], "").map(|_| tell("tokens are handed out again"))
+}
+
+/// Moves the key to where it outlives the agent, replaces it, and makes the new one invalid.
+fn rotate_and_revoke(bed: &Bed, platform: &MockPlatform, key: &str) -> io::Result<()> {
+    step("the key moves into a file that only the passphrase opens, and is replaced there and at the platform");
+    show(bed, &["migrate", "--to", "sealed"])?;
+    show(bed, &["rotate", "--yes"])?;
+    tell(if platform.is_valid_key(key) { "the old key still WORKS" } else { "the platform refuses the old key" });
+    bed.client(&["token", "--new"], "").map(|_| tell("tokens are bought with the new one"))?;
+
+    step("one command makes the key invalid for everybody");
+    show(bed, &["revoke", "--yes"])?;
+    tell("$ dph-agent-client token");
+    match bed.client(&["token"], "") {
+        Ok(_) => return Err(io::Error::other("a revoked key bought a token")),
+        Err(refused) => tell_all(refused.to_string().as_bytes()),
+    }
+
+    step("every hand-out is accounted for");
+    show(bed, &["audit", "verify"])
+}
+
+/// Runs the client, and shows what it says.
+fn show(bed: &Bed, arguments: &[&str]) -> io::Result<()> {
+    tell(&format!("$ dph-agent-client {}", arguments.join(" ")));
+    let said = bed.client(arguments, "")?;
+    tell_all(&said.stderr);
+    tell_all(&said.stdout);
+    Ok(())
 }
 
 fn run_script(bed: &Bed, url: &str, ca: &str) -> io::Result<()> {
