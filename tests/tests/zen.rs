@@ -1,4 +1,5 @@
-//! `token --format zen`: the key itself, where the configuration allows it and nowhere else.
+//! What only Software Hub has: `token --format zen`, the key itself where the configuration allows it and nowhere else,
+//! and tokens of a service instance.
 #![cfg(target_os = "linux")]
 #![allow(
     clippy::unwrap_used,
@@ -193,4 +194,24 @@ fn each_header_and_each_refusal_is_recorded_without_anything_of_the_key() {
     for text in [log, scene.home.log()] {
         assert!(!text.contains(KEY) && !text.contains(&pair()));
     }
+}
+
+#[test]
+fn tokens_of_a_service_instance_are_bought_from_it_and_another_one_drops_them() {
+    let scene = configured("instance-id = \"1001\"\nallow-zen = true");
+    let agent = scene.home.start_agent();
+    let paths = || scene.platform.requests().into_iter().map(|request| request.path).collect::<Vec<_>>();
+    let of = |id: &str| format!("/zen-data/v3/service_instances/{id}/token");
+    scene.home.client(&["add"]).unwrap();
+    let token = scene.home.client(&["token"]).unwrap();
+    let asked = paths().into_iter().filter(|path| path.ends_with("token")).collect::<Vec<_>>();
+    assert_eq!(asked, [of("1001")], "`add` proves the key there, too");
+    zen(&scene).failed_with(10);
+    scene.home.client(&["add", "--refresh", "while-used"]).unwrap();
+    assert!(fs::read_to_string(scene.home.config()).unwrap().contains("instance-id = \"1001\""));
+    configure(&scene, "instance-id = \"1002\"");
+    reload(&scene, &agent);
+    let other = scene.home.client(&["token"]).unwrap();
+    assert_ne!(token, other);
+    assert_eq!(paths().last(), Some(&of("1002")));
 }

@@ -1,6 +1,6 @@
 //! The keys of a profile that only the file has: no command changes them, and they are never on the wire.
 
-use dph_agent_platform::Kind;
+use dph_agent_platform::{BaseUrl, InstanceId, InstanceIdError, Kind};
 use dph_agent_protocol::Settings;
 use toml_edit::{Item, TableLike};
 
@@ -9,16 +9,19 @@ use super::read::{Reader, span_of_value};
 use crate::key_source::KeySource;
 
 const ALLOW_ZEN: &str = "allow-zen";
+const INSTANCE_ID: &str = "instance-id";
 const KEY_STORE: &str = "key-store";
 
 /// These keys, in a profile's table.
-pub(super) const FILE_ONLY_KEYS: &[&str] = &[ALLOW_ZEN, KEY_STORE];
+pub(super) const FILE_ONLY_KEYS: &[&str] = &[ALLOW_ZEN, INSTANCE_ID, KEY_STORE];
 
 /// What they say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct FileOnly {
     /// Whether the key itself may be handed out.
     allow_zen: bool,
+    /// The service instance that tokens are for.
+    instance: Option<InstanceId>,
     /// The program that a new key is given to, with its arguments.
     key_store: Option<Vec<String>>,
 }
@@ -37,6 +40,14 @@ impl Profile {
                 "only software-hub has ZenApiKey headers: leave it out",
             ));
         }
+        match (&mut self.kind, more.instance) {
+            (Kind::SoftwareHub { instance, .. }, told) => *instance = told,
+            (Kind::IbmCloud | Kind::Mcsp { .. }, None) => {}
+            (Kind::IbmCloud | Kind::Mcsp { .. }, Some(_)) => {
+                let message = "only software-hub has service instances: leave it out";
+                return Err(SettingError::new(INSTANCE_ID, message));
+            }
+        }
         if self.key_store.is_some() && !matches!(self.key_source, KeySource::Command(_)) {
             let message = format!("is for a key-source of command:[…], and this one is {}", self.key_source);
             return Err(SettingError::new(KEY_STORE, message));
@@ -52,6 +63,9 @@ impl FileOnly {
         if stale.contains(&ALLOW_ZEN) {
             self.allow_zen = false;
         }
+        if stale.contains(&INSTANCE_ID) {
+            self.instance = None;
+        }
         if stale.contains(&KEY_STORE) {
             self.key_store = None;
         }
@@ -65,6 +79,13 @@ pub(super) fn stale(before: &Settings, now: &Settings) -> Vec<&'static str> {
     if before.platform != now.platform {
         keys.push(ALLOW_ZEN);
     }
+    // An instance has its name on one cluster.
+    if before.platform != now.platform
+        || !is_same_url(before.url.as_deref(), now.url.as_deref())
+        || !is_same_url(before.auth_url.as_deref(), now.auth_url.as_deref())
+    {
+        keys.push(INSTANCE_ID);
+    }
     // It kept keys where the old command found them.
     if before.key_source != now.key_source {
         keys.push(KEY_STORE);
@@ -72,10 +93,28 @@ pub(super) fn stale(before: &Settings, now: &Settings) -> Vec<&'static str> {
     keys
 }
 
+/// Whether two URLs are the same, however they are written.
+fn is_same_url(before: Option<&str>, now: Option<&str>) -> bool {
+    let cleaned = |url: &str| BaseUrl::clean(url).ok().map(|(url, _)| url);
+    before == now || before.zip(now).is_some_and(|(before, now)| cleaned(before) == cleaned(now))
+}
+
 impl Reader<'_> {
     /// Reads what only the file says of a profile.
     pub(super) fn file_only(&mut self, table: &dyn TableLike) -> FileOnly {
-        FileOnly { allow_zen: self.flag(table, ALLOW_ZEN), key_store: self.key_store(table) }
+        FileOnly {
+            allow_zen: self.flag(table, ALLOW_ZEN),
+            instance: self.instance(table),
+            key_store: self.key_store(table),
+        }
+    }
+
+    fn instance(&mut self, table: &dyn TableLike) -> Option<InstanceId> {
+        let id = self.string(table, INSTANCE_ID)?.parse();
+        id.map_err(|error: InstanceIdError| {
+            self.fault(span_of_value(table, INSTANCE_ID), format!("`{INSTANCE_ID}`: {error}"));
+        })
+        .ok()
     }
 
     fn key_store(&mut self, table: &dyn TableLike) -> Option<Vec<String>> {
@@ -141,6 +180,37 @@ mod tests {
         assert!(!profile("allow-zen = false\n").unwrap().allow_zen);
         assert!(fault("allow-zen = true\n").contains("`allow-zen`: only software-hub has ZenApiKey headers"));
         assert!(fault("allow-zen = 1\n").contains("`allow-zen` is true or false"));
+    }
+
+    #[test]
+    fn a_service_instance_is_named_on_software_hub_alone() {
+        let hub = PROFILE.replace("ibm-cloud\"", "software-hub\"\nusername = \"alice\"");
+        let kind =
+            |keys: &str| parse(&format!("{hub}{keys}")).map(|config| config.profiles["prod"].kind.clone());
+        let expected = |id: Option<&str>| Kind::SoftwareHub {
+            username: "alice".to_owned(),
+            instance: id.map(|id| id.parse().unwrap()),
+        };
+        assert_eq!(kind(""), Ok(expected(None)));
+        assert_eq!(kind("instance-id = \"1718282382782782\"\n"), Ok(expected(Some("1718282382782782"))));
+        assert!(
+            kind("instance-id = \"../x\"\n").unwrap_err()[0]
+                .message
+                .starts_with("`instance-id`: an instance")
+        );
+        assert!(fault("instance-id = \"1\"\n").contains("`instance-id`: only software-hub has"));
+    }
+
+    #[test]
+    fn another_cluster_takes_the_instance_away_and_another_spelling_does_not() {
+        let at = |url: &str| Settings { url: Some(url.to_owned()), ..Settings::default() };
+        let more = FileOnly { instance: Some("1".parse().unwrap()), ..FileOnly::default() };
+        let old = at("https://cpd.example.com/");
+        assert_eq!(more.clone().after(&old, &at("https://cpd.example.com")), more);
+        let elsewhere = Settings { auth_url: Some("https://b.example.com".to_owned()), ..old.clone() };
+        for now in [at("https://b.example.com"), elsewhere] {
+            assert_eq!(more.clone().after(&old, &now), FileOnly::default());
+        }
     }
 
     #[test]

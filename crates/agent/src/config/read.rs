@@ -190,7 +190,7 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
+    pub(super) fn string(&mut self, table: &dyn TableLike, key: &str) -> Option<String> {
         let item = table.get(key)?;
         let text = item.as_str().map(str::to_owned);
         if text.is_none() {
