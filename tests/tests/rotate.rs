@@ -274,3 +274,24 @@ fn a_kill_at_a_random_moment_ends_in_a_working_key() {
         works(&scene);
     }
 }
+
+#[test]
+fn a_key_that_is_as_old_as_the_profile_lets_it_be_is_rotated_by_itself() {
+    let scene = scene();
+    let agent = at_iam(&scene);
+    agent.stop();
+    let text = fs::read_to_string(scene.home.config()).unwrap();
+    scene.home.write_config(&format!("{text}rotate-every = \"30d\"\n"));
+    let agent = scene.home.start_agent();
+    let note = scene.home.path(".local/state/dph-agent/changes/default.since");
+    wait_until("the agent notes since when it knows the key", || note.exists());
+    assert_eq!(key_on_disk(&scene), KEY, "it is new to the agent");
+    agent.stop();
+    fs::write(&note, "1000000000\n").unwrap();
+    let _agent = scene.home.start_agent();
+    wait_until("it is rotated", || key_on_disk(&scene) != KEY);
+    wait_until("it is over", || scene.profile()["key_state"] != "rotating");
+    works(&scene);
+    let since: i64 = fs::read_to_string(&note).unwrap().trim().parse().unwrap();
+    assert!(since > 1_000_000_000, "its age is counted anew");
+}

@@ -5,6 +5,7 @@ mod journal;
 mod platform;
 mod revoking;
 mod rotating;
+pub mod schedule;
 mod worker;
 
 use std::collections::HashMap;
@@ -158,12 +159,14 @@ impl KeyChanges {
         }
     }
 
-    /// Ends what is known of a lost key, for which another one was handed over.
+    /// Ends what is known of the key before, for which another one was handed over: that it was lost, and its age.
     ///
     /// # Errors
     ///
     /// When the agent is stopping.
     pub async fn found_again(&self, name: &ProfileName) -> Result<(), Problem> {
+        let (journal, whose) = (self.tools.journal.clone(), name.clone());
+        blocking(move || journal.forget_age(&whose)).await?;
         match self.line(name) {
             Some((ChangeKind::Lost, line)) => line.cancel().await,
             _ => Ok(()),

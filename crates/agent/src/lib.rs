@@ -62,7 +62,7 @@ use config::{Config, ConfigFile};
 use error::Problem;
 use exchange::blocking;
 use handle::{Desk, VERSION};
-use key_change::{Journal, KeyChanges};
+use key_change::{Journal, KeyChanges, schedule};
 use key_source::SealedFolder;
 use keyhole::Keyhole;
 use listening::take_place;
@@ -135,6 +135,7 @@ impl Agent {
         let server = tokio::spawn(server::serve(listener, own, Arc::clone(&desk), Arc::clone(&reloaded)));
         let reloads = tokio::spawn(reload_whenever(Arc::clone(&hang_up), Arc::clone(&desk), reloaded));
         let noticing = tokio::spawn(logind::obey(Arc::clone(&desk)));
+        let rotating = tokio::spawn(schedule::rotate_when_due(Arc::clone(&desk.changes), desk.vault.clone()));
         supervisor::ready();
         let outcome = loop {
             tokio::select! {
@@ -153,6 +154,7 @@ impl Agent {
         desk.stop.cancel();
         reloads.abort();
         noticing.abort();
+        rotating.abort();
         let drained = server.await.map_err(|error| Ended { part: "server", source: Some(error) });
         desk.surroundings.audit.finish(desk.surroundings.clock.wall());
         info!("stopped");

@@ -74,6 +74,8 @@ struct Vault {
     config: Arc<Config>,
     /// What of the machine's doings is to lock it, for those who notice them.
     lock_on: watch::Sender<LockOn>,
+    /// The configuration in force, for those who act by it.
+    in_force: watch::Sender<Arc<Config>>,
     keeper: Keeper,
     /// What profiles hold; empty while locked.
     entries: BTreeMap<ProfileName, Entry>,
@@ -92,6 +94,7 @@ impl Vault {
         Self {
             config: Arc::new(Config::default()),
             lock_on: watch::Sender::default(),
+            in_force: watch::Sender::default(),
             keeper: Keeper::new(record, surroundings.clock.steady()),
             entries: BTreeMap::new(),
             put_away: BTreeMap::new(),
@@ -304,6 +307,7 @@ impl Vault {
         self.surroundings.audit.set_mode(config.audit, self.surroundings.clock.wall());
         let on = config.auto_lock.on;
         self.lock_on.send_if_modified(|told| std::mem::replace(told, on) != on);
+        self.in_force.send_replace(Arc::clone(&config));
         if self.keeper.lock.is_locked() {
             self.config = config;
             return;

@@ -133,10 +133,16 @@ fn lock_and_unlock(bed: &Bed) -> io::Result<()> {
 
 /// Moves the key to where it outlives the agent, replaces it, and makes the new one invalid.
 fn rotate_and_revoke(bed: &Bed, platform: &MockPlatform, key: &str) -> io::Result<()> {
-    step("the key moves into a file that only the passphrase opens, and is replaced there and at the platform");
+    step(
+        "the key moves into a file that only the passphrase opens, and is replaced there and at the platform",
+    );
     show(bed, &["migrate", "--to", "sealed"])?;
     show(bed, &["rotate", "--yes"])?;
-    tell(if platform.is_valid_key(key) { "the old key still WORKS" } else { "the platform refuses the old key" });
+    tell(if platform.is_valid_key(key) {
+        "the old key still WORKS"
+    } else {
+        "the platform refuses the old key"
+    });
     bed.client(&["token", "--new"], "").map(|_| tell("tokens are bought with the new one"))?;
 
     step("one command makes the key invalid for everybody");

@@ -1,5 +1,7 @@
 //! The keys of a profile that only the file has: no command changes them, and they are never on the wire.
 
+use std::time::Duration;
+
 use dph_agent_platform::{BaseUrl, InstanceId, InstanceIdError, Kind};
 use dph_agent_protocol::Settings;
 use toml_edit::{Item, TableLike};
@@ -11,9 +13,13 @@ use crate::key_source::KeySource;
 const ALLOW_ZEN: &str = "allow-zen";
 const INSTANCE_ID: &str = "instance-id";
 const KEY_STORE: &str = "key-store";
+const ROTATE_EVERY: &str = "rotate-every";
+const SOLE_USER: &str = "sole-user";
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// These keys, in a profile's table.
-pub(super) const FILE_ONLY_KEYS: &[&str] = &[ALLOW_ZEN, INSTANCE_ID, KEY_STORE];
+pub(super) const FILE_ONLY_KEYS: &[&str] = &[ALLOW_ZEN, INSTANCE_ID, KEY_STORE, ROTATE_EVERY, SOLE_USER];
 
 /// What they say.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +30,10 @@ pub(super) struct FileOnly {
     instance: Option<InstanceId>,
     /// The program that a new key is given to, with its arguments.
     key_store: Option<Vec<String>>,
+    /// How old a key becomes before it is replaced.
+    rotate_every: Option<Duration>,
+    /// Nobody else uses the key.
+    sole_user: bool,
 }
 
 impl Profile {
@@ -52,7 +62,34 @@ impl Profile {
             let message = format!("is for a key-source of command:[…], and this one is {}", self.key_source);
             return Err(SettingError::new(KEY_STORE, message));
         }
+        self.rotate_every = more.rotate_every;
+        self.check_rotation(more.sole_user)?;
         Ok(self)
+    }
+
+    /// A key that others use, too, must not die under their hands.
+    fn check_rotation(&self, sole_user: bool) -> Result<(), SettingError> {
+        let refuse = |why: &str| Err(SettingError::new(ROTATE_EVERY, why));
+        match (&self.kind, self.rotate_every) {
+            (_, None) | (Kind::IbmCloud, Some(_)) => {}
+            (Kind::SoftwareHub { instance: None, .. }, Some(_)) if sole_user => {}
+            (Kind::SoftwareHub { instance: None, .. }, Some(_)) => {
+                return refuse(
+                    "a user has one key there, which others may use, too: if nobody does, say `sole-user = true`",
+                );
+            }
+            (Kind::SoftwareHub { .. } | Kind::Mcsp { .. }, Some(_)) => {
+                return refuse("the platform has no interface for it: leave it out");
+            }
+        }
+        if self.rotate_every.is_some()
+            && !(self.can_store_key() || matches!(self.key_source, KeySource::File(_)))
+        {
+            return refuse(
+                "the key cannot be written where it is read from: use keyring, sealed, a file, or a key-store",
+            );
+        }
+        Ok(())
     }
 }
 
@@ -69,6 +106,9 @@ impl FileOnly {
         if stale.contains(&KEY_STORE) {
             self.key_store = None;
         }
+        if stale.contains(&ROTATE_EVERY) {
+            (self.rotate_every, self.sole_user) = (None, false);
+        }
         self
     }
 }
@@ -78,6 +118,10 @@ pub(super) fn stale(before: &Settings, now: &Settings) -> Vec<&'static str> {
     let mut keys = Vec::new();
     if before.platform != now.platform {
         keys.push(ALLOW_ZEN);
+    }
+    // It was said of another key.
+    if before.platform != now.platform || before.key_source != now.key_source {
+        keys.extend([ROTATE_EVERY, SOLE_USER]);
     }
     // An instance has its name on one cluster.
     if before.platform != now.platform
@@ -106,7 +150,19 @@ impl Reader<'_> {
             allow_zen: self.flag(table, ALLOW_ZEN),
             instance: self.instance(table),
             key_store: self.key_store(table),
+            rotate_every: self.rotate_every(table),
+            sole_user: self.flag(table, SOLE_USER),
         }
+    }
+
+    fn rotate_every(&mut self, table: &dyn TableLike) -> Option<Duration> {
+        let text = self.string(table, ROTATE_EVERY)?;
+        let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()).filter(|days| *days > 0);
+        if days.is_none() {
+            let message = format!("`{ROTATE_EVERY}` takes whole days such as \"30d\", not `{text}`");
+            self.fault(span_of_value(table, ROTATE_EVERY), message);
+        }
+        days.map(|days| DAY * days)
     }
 
     fn instance(&mut self, table: &dyn TableLike) -> Option<InstanceId> {
@@ -167,6 +223,26 @@ mod tests {
             let fault = fault(&format!("{command}key-store = {wrong}\n"));
             assert!(fault.starts_with("line 5, column 13: `key-store` takes a program"), "{fault}");
         }
+    }
+
+    #[test]
+    fn a_key_is_rotated_by_itself_only_where_that_can_be_and_hurts_nobody() {
+        let keyring = "key-source = \"keyring\"\n";
+        let every = profile(&format!("{keyring}rotate-every = \"30d\"\n")).unwrap().rotate_every;
+        assert_eq!(every, Some(30 * DAY));
+        assert!(fault("rotate-every = \"30d\"\n").contains("cannot be written"), "a key in memory");
+        for wrong in ["30", "0d", "1h", "-1d", ""] {
+            assert!(
+                fault(&format!("{keyring}rotate-every = \"{wrong}\"\n")).contains("whole days"),
+                "{wrong}"
+            );
+        }
+        let hub = |keys: &str| {
+            let text = PROFILE.replace("ibm-cloud\"", "software-hub\"\nusername = \"alice\"");
+            parse(&format!("{text}{keyring}rotate-every = \"30d\"\n{keys}")).map(|_| ())
+        };
+        assert!(hub("").unwrap_err()[0].message.contains("sole-user"));
+        assert_eq!(hub("sole-user = true\n"), Ok(()));
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::borrow::Borrow;
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use dph_agent_platform::{BaseUrl, Fingerprint, Kind, ProxyUrl};
 use dph_agent_protocol::{PlatformKind, ProfileEntry, RefreshMode, Settings};
@@ -88,6 +89,8 @@ pub struct Profile {
     pub key_store: Option<Vec<String>>,
     /// Whether the key itself may be handed out, in a `ZenApiKey` header.
     pub allow_zen: bool,
+    /// How old the key becomes before it is replaced.
+    pub rotate_every: Option<Duration>,
     /// Whether tokens are bought even while nobody asks.
     pub always_fresh: bool,
 }
@@ -128,6 +131,7 @@ impl Profile {
             key_source: optional("key-source", settings.key_source.as_deref())?.unwrap_or(KeySource::Session),
             key_store: None,
             allow_zen: false,
+            rotate_every: None,
             always_fresh: settings.refresh == Some(RefreshMode::ALWAYS),
             name,
         })

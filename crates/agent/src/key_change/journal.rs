@@ -18,6 +18,8 @@ const MAX_LEN: usize = 16 * 1024;
 const VERSION: u32 = 1;
 /// What the files' names end in.
 const ENDING: &str = ".json";
+/// What the names of files end in that say since when a key is in use.
+const AGE_ENDING: &str = ".since";
 
 /// Where the wishes are.
 #[derive(Clone, Debug)]
@@ -168,6 +170,41 @@ impl Journal {
             Err(error) if error.kind() != ErrorKind::NotFound => Err(self.unusable(name, &error)),
             _ => Ok(()),
         }
+    }
+
+    /// Returns since when the key of a profile is in use, in seconds since 1970; unless that was noted before, it is
+    /// `now` from now on.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written down.
+    pub(super) fn age_from(&self, name: &ProfileName, now: i64) -> io::Result<i64> {
+        let path = self.0.join(format!("{name}{AGE_ENDING}"));
+        match private_file::read_regular(&path, MAX_LEN) {
+            Ok(text) => match std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok()) {
+                Some(since) => Ok(since),
+                None => self.note_age(name, now).map(|()| now),
+            },
+            Err(error) if error.kind() == ErrorKind::NotFound => self.note_age(name, now).map(|()| now),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Notes that the key of a profile is in use since `now`.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be written down.
+    pub(super) fn note_age(&self, name: &ProfileName, now: i64) -> io::Result<()> {
+        let path = self.0.join(format!("{name}{AGE_ENDING}"));
+        private_file::create_folder_of(&path)?;
+        private_file::replace(&path, |file| writeln!(file, "{now}"))
+    }
+
+    /// Forgets since when the key of a profile is in use.
+    pub(super) fn forget_age(&self, name: &ProfileName) {
+        // A note that stays makes the next rotation come earlier.
+        let _stays = fs::remove_file(self.0.join(format!("{name}{AGE_ENDING}"))).is_err();
     }
 
     fn path(&self, name: &ProfileName) -> PathBuf {

@@ -61,7 +61,7 @@ pub async fn check(profile: &Profile, target: &Target) -> Result<(), Problem> {
         return Err(unsupported("rotating the key", profile));
     }
     let source = &profile.key_source;
-    match source.can_be_replaced().await {
+    match source.can_be_replaced().await.map(|can| can || profile.can_store_key()) {
         Ok(true) => Ok(()),
         Ok(false) => Err(cannot_keep(profile, &format!("a key from {source} can only be read"))),
         Err(error) => Err(cannot_keep(profile, &Problem::from(error).message)),

@@ -232,7 +232,15 @@ impl Worker {
             account::key_changed(self.kind, &self.name, ended, &self.tools.surroundings);
         }
         let (journal, name) = (self.tools.journal.clone(), self.name.clone());
-        let removed = blocking(move || journal.remove(&name)).await;
+        let now = self.tools.surroundings.clock.wall();
+        let is_new = ended.as_ref().is_ok_and(|report| report.outcome == ChangeOutcome::ROTATED);
+        let removed = blocking(move || {
+            if is_new && let Err(error) = journal.note_age(&name, now) {
+                warn!(profile = %name, %error, "the age of the new key was not noted");
+            }
+            journal.remove(&name)
+        })
+        .await;
         if ended.as_ref().is_ok_and(is_invalid) {
             self.tools.vault.drop_secrets(vec![self.name.clone()]).await?;
         }

@@ -27,6 +27,7 @@ pub struct VaultHandle {
     commands: mpsc::Sender<Command>,
     locked: watch::Receiver<bool>,
     lock_on: watch::Receiver<LockOn>,
+    in_force: watch::Receiver<Arc<Config>>,
 }
 
 impl VaultHandle {
@@ -44,9 +45,10 @@ impl VaultHandle {
         let alarm = surroundings.clock.alarm()?;
         let mut vault = Vault::new(record, surroundings);
         let (locked, lock_on) = (vault.keeper.tell.subscribe(), vault.lock_on.subscribe());
+        let in_force = vault.in_force.subscribe();
         vault.apply(config, Why::Edit);
         let task = tokio::spawn(vault.run(receiver, alarm));
-        Ok((Self { commands, locked, lock_on }, task))
+        Ok((Self { commands, locked, lock_on, in_force }, task))
     }
 
     /// Asks for a token and waits for it.
@@ -144,6 +146,11 @@ impl VaultHandle {
     /// Whether the agent is locked.
     pub fn is_locked(&self) -> bool {
         *self.locked.borrow()
+    }
+
+    /// Returns the configuration in force, with all later ones.
+    pub fn in_force(&self) -> watch::Receiver<Arc<Config>> {
+        self.in_force.clone()
     }
 
     /// Returns what of the machine's doings is to lock the agent, with all later changes.
