@@ -97,7 +97,8 @@ pub fn wrong_passphrase(message: &str) -> Problem {
     Problem::new(
         ErrorCode::WRONG_PASSPHRASE,
         message,
-        "try again; with a lost one: stop the agent, delete lock.json in its state folder, start it, add the keys anew",
+        "try again; with a lost one: stop the agent, move lock.json in its state folder away, start it, set another \
+         passphrase, and add the keys anew, sealed ones too, since only the lost one opens them",
     )
 }
 

@@ -210,7 +210,8 @@ impl From<&RecordError> for Problem {
             ErrorCode::LOCKED,
             format!("the agent stays locked: {}", Chain(error)),
             format!(
-                "put `{}` back as it was and restart the agent; without it, move it away and set a passphrase anew",
+                "put `{}` back as it was and restart the agent; without it sealed keys are lost: move it away, set a \
+                 passphrase anew, and add them again",
                 path.display()
             ),
         )
