@@ -14,7 +14,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dph_agent_mock_platform::MockPlatform;
+use dph_agent_mock_platform::{Endpoint, Fault, MockPlatform, Times};
 use dph_agent_secret::scan;
 use dph_agent_tests::{Home, Ran, run, wait_until};
 
@@ -340,4 +340,47 @@ fn the_key_of_a_keyring_is_nowhere_in_the_agents_memory() {
         no_copy("ten refreshes");
         agent.stop();
     }
+}
+
+#[test]
+fn a_key_in_the_keyring_is_rotated_there_and_a_revoked_one_is_deleted_from_it() {
+    let Some(desktop) = Desktop::with_keyring() else { return };
+    desktop.platform.allow_key_generation();
+    let agent = desktop.home.start_agent();
+    desktop.add().unwrap();
+    desktop.home.client(&["rotate", "--yes"]).unwrap();
+    assert!(!desktop.platform.is_valid_key(KEY));
+    let items = desktop.items();
+    assert!(items.contains("profile = prod") && !items.contains(KEY), "{items}");
+    assert!(!items.contains("rotation"), "what was put aside is gone: {items}");
+    agent.stop();
+    let _agent = desktop.home.start_agent();
+    desktop.token().unwrap();
+    desktop.home.client(&["revoke", "--yes"]).unwrap();
+    assert!(!desktop.items().contains("profile = prod"), "{}", desktop.items());
+    desktop.token().failed_with(5);
+}
+
+#[test]
+fn a_rotation_that_is_cut_off_goes_on_with_what_the_keyring_kept() {
+    let Some(desktop) = Desktop::with_keyring() else { return };
+    desktop.platform.allow_key_generation();
+    let agent = desktop.home.start_agent();
+    desktop.add().unwrap();
+    let slow = Fault::Slow(Duration::from_secs(3));
+    desktop.platform.script(Endpoint::GenerateKey, slow, Times::N(1));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| desktop.home.client(&["rotate", "--yes"]));
+        assert!(desktop.platform.wait_for_requests(Endpoint::GenerateKey, 1, dph_agent_tests::PATIENCE));
+        assert!(desktop.items().contains("prod:rotation"));
+        agent.signal(rustix::process::Signal::KILL);
+        drop(agent);
+        assert!(!waiting.join().unwrap().ok);
+    });
+    let _agent = desktop.home.start_agent();
+    let state =
+        || desktop.home.client(&["status", "--json"]).json().pointer("/profiles/0/key_state").cloned();
+    wait_until("the rotation ends", || state() == Some("held".into()));
+    desktop.home.client(&["token", "--new"]).unwrap();
+    assert!(!desktop.platform.is_valid_key(KEY) && !desktop.items().contains("rotation"));
 }

@@ -11,6 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use dph_agent_mock_platform::{Endpoint, Fault, Times};
+use dph_agent_secret::scan;
 use dph_agent_tests::{AgentProcess, KEY, PATIENCE, Ran, Scene, wait_until};
 use rustix::process::Signal;
 
@@ -61,6 +62,15 @@ fn works(scene: &Scene) {
     assert!(!scene.home.path("key.rotation").exists());
 }
 
+/// Looks for the old and the new key in the agent's whole memory, where that is allowed.
+fn neither_key_is_in_memory(scene: &Scene, agent: &AgentProcess<'_>) {
+    if rustix::process::geteuid().is_root() {
+        let new = key_on_disk(scene);
+        let found = || scan::process(agent.pid(), &[KEY.as_bytes(), new.as_bytes()]).unwrap().found;
+        wait_until("nothing of either key is in memory", || found().is_empty());
+    }
+}
+
 fn calls(scene: &Scene, endpoint: Endpoint) -> usize {
     scene.platform.requests().iter().filter(|request| request.endpoint == endpoint).count()
 }
@@ -73,6 +83,7 @@ fn a_rotated_key_is_in_its_place_and_the_old_one_is_dead_at_software_hub() {
     assert_eq!((done.ok, &done.json()["outcome"]), (true, &"rotated".into()), "{done:?}");
     assert!(!scene.platform.is_valid_key(KEY) && key_on_disk(&scene) != KEY);
     assert_eq!(calls(&scene, Endpoint::GenerateKey), 1);
+    neither_key_is_in_memory(&scene, &agent);
     works(&scene);
     agent.stop();
     let _agent = scene.home.start_agent();
@@ -83,8 +94,9 @@ fn a_rotated_key_is_in_its_place_and_the_old_one_is_dead_at_software_hub() {
 fn a_rotated_key_is_in_its_place_and_the_old_one_deleted_at_ibm_cloud() {
     let scene = scene();
     scene.platform.add_named_iam_key("somebody-elses-use", "another-key-0123456789-0123456789-01");
-    let _agent = at_iam(&scene);
+    let agent = at_iam(&scene);
     rotate(&scene, &[]).unwrap();
+    neither_key_is_in_memory(&scene, &agent);
     assert!(key_on_disk(&scene) != KEY && key_on_disk(&scene).len() >= 32);
     let names = scene.platform.iam_key_names();
     assert!(!names.contains(&"the-old-one".to_owned()), "{names:?}");
