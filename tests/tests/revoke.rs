@@ -216,3 +216,20 @@ fn nothing_is_revoked_that_nobody_confirmed() {
     revoke(&scene, &["--all"]).unwrap();
     assert!(!scene.platform.is_valid_key(KEY));
 }
+
+#[test]
+fn a_key_that_came_into_the_place_of_the_one_that_was_meant_is_not_touched() {
+    let scene = scene();
+    let agent = with_a_file(&scene);
+    scene.platform.stop_listening();
+    revoke(&scene, &[]).failed_with(7);
+    agent.signal(Signal::KILL);
+    drop(agent);
+    let newer = scene.platform.generate_key_elsewhere("alice");
+    fs::write(scene.home.path("key"), &newer).unwrap();
+    scene.platform.listen_again();
+    let _agent = scene.home.start_agent();
+    wait_until("it is over", || scene.profile()["key_state"] != "revoking");
+    assert!(scene.platform.is_valid_key(&newer) && generated(&scene) == 0);
+    scene.home.client(&["token"]).unwrap();
+}

@@ -307,3 +307,72 @@ fn a_key_that_is_as_old_as_the_profile_lets_it_be_is_rotated_by_itself() {
     let since: i64 = fs::read_to_string(&note).unwrap().trim().parse().unwrap();
     assert!(since > 1_000_000_000, "its age is counted anew");
 }
+
+#[test]
+fn a_newer_key_in_the_source_is_neither_rotated_nor_moved_away_nor_overwritten() {
+    let scene = scene();
+    let _agent = at_hub(&scene);
+    let newer = scene.platform.generate_key_elsewhere("alice");
+    fs::write(scene.home.path("key"), &newer).unwrap();
+    let refused = rotate(&scene, &[]);
+    assert!(refused.failed_with(1).err.contains("another key now"), "{refused:?}");
+    scene.home.client(&["migrate", "--to", "session"]).failed_with(1);
+    assert_eq!(key_on_disk(&scene), newer);
+    assert!(scene.platform.is_valid_key(&newer) && calls(&scene, Endpoint::GenerateKey) == 0);
+    scene.home.client(&["add"]).unwrap();
+    rotate(&scene, &[]).unwrap();
+    works(&scene);
+}
+
+#[test]
+fn a_newer_key_that_is_put_there_while_a_rotation_is_unclear_ends_it() {
+    let scene = scene();
+    let agent = at_hub(&scene);
+    scene.platform.script(Endpoint::GenerateKey, Fault::Hang, Times::N(1));
+    rotate(&scene, &["--timeout", "1s"]).failed_with(9);
+    agent.signal(Signal::KILL);
+    drop(agent);
+    let newer = scene.platform.generate_key_elsewhere("alice");
+    fs::write(scene.home.path("key"), &newer).unwrap();
+    let _agent = scene.home.start_agent();
+    wait_until("it is over", || scene.profile()["key_state"] == "held");
+    assert_eq!(key_on_disk(&scene), newer);
+    assert_eq!(calls(&scene, Endpoint::GenerateKey), 1, "the one that hung");
+    works(&scene);
+}
+
+#[test]
+fn many_who_rotate_at_once_rotate_once() {
+    let scene = scene();
+    let _agent = at_hub(&scene);
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| rotate(&scene, &["--wait"]))).collect();
+        assert!(all.into_iter().all(|one| one.join().unwrap().ok));
+    });
+    assert!(calls(&scene, Endpoint::GenerateKey) <= 8);
+    works(&scene);
+}
+
+#[test]
+fn a_key_that_cannot_be_written_is_kept_in_use_until_it_can_be() {
+    if rustix::process::geteuid().is_root() {
+        // Root writes everywhere: a folder in the place of the draft's folder is beyond it, too.
+        let scene = scene();
+        let _agent = at_hub(&scene);
+        let (key, away) = (scene.home.path("key"), scene.home.path("key-away"));
+        scene.platform.script(Endpoint::GenerateKey, Fault::Slow(Duration::from_secs(1)), Times::N(1));
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| rotate(&scene, &[]));
+            assert!(scene.platform.wait_for_requests(Endpoint::GenerateKey, 1, PATIENCE));
+            fs::rename(&key, &away).unwrap();
+            fs::create_dir(&key).unwrap();
+            assert!(!waiting.join().unwrap().ok);
+        });
+        assert_eq!(scene.profile()["key_state"], "rotating");
+        fs::remove_dir(&key).unwrap();
+        fs::rename(&away, &key).unwrap();
+        rotate(&scene, &["--wait"]).unwrap();
+        assert_eq!(calls(&scene, Endpoint::GenerateKey), 1, "no other key was asked for");
+        works(&scene);
+    }
+}

@@ -15,7 +15,7 @@ use crate::config::{Profile, ProfileName, ProxySetting};
 use crate::error::{Chain, Problem};
 use crate::freshness::{Bought, Mode, Outcome};
 use crate::kept_key::KeptKey;
-use crate::key_source::Found;
+use crate::key_source::{Found, KeySource};
 use crate::private_file;
 use crate::vault::{HeldKey, Surroundings};
 
@@ -209,6 +209,35 @@ async fn read_key(
         added_at: surroundings.clock.wall(),
         until: None,
     }))
+}
+
+/// Makes sure that the source of a profile has no other key than the one that is held: it would be the newer one.
+///
+/// # Errors
+///
+/// When it has, or cannot be read.
+pub async fn agrees(
+    profile: &Arc<Profile>,
+    held: &HeldKey,
+    surroundings: &Surroundings,
+) -> Result<(), Problem> {
+    let source = &profile.key_source;
+    // What is sealed changes by this agent alone, and is read by `unlock` alone.
+    if *source == KeySource::Sealed || !source.is_readable() {
+        return Ok(());
+    }
+    let read = source.read(profile, &surroundings.sealed).await?;
+    if read.is_none_or(|found| found.key == held.key.expose()) {
+        return Ok(());
+    }
+    let name = &profile.name;
+    Err(Problem::new(
+        ErrorCode::FAILED,
+        format!(
+            "{source} has another key now than the agent holds for profile `{name}`: neither was touched"
+        ),
+        format!("have the agent use that one: dph-agent-client add --profile {name}"),
+    ))
 }
 
 /// Returns what is told where only the user can bring a key.

@@ -179,6 +179,11 @@ async fn set_default(selector: Selector, desk: &Desk) -> Result<Reply, Problem> 
 async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
+        let _still = match desk.vault.is_locked() {
+            // Whatever is under way has stopped, and finds no key when it goes on.
+            true => None,
+            false => Some(desk.changes.standstill(&names).await?),
+        };
         desk.vault.drop_secrets(names.clone()).await?;
         clear(&names, desk).await?;
         info!(profiles = ?names, "keys were forgotten");
@@ -189,6 +194,7 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
 async fn remove(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
+        let _still = desk.changes.standstill(&names).await?;
         clear(&names, desk).await?;
         edit(Edit::Remove(names.clone()), desk).await?;
         let (bindings, gone) = (Arc::clone(&desk.surroundings.bindings), names.clone());

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dph_agent_protocol::{ChangeOutcome, ErrorCode};
-use tokio::sync::watch;
+use tokio::sync::{OwnedMutexGuard, watch};
 use tracing::{error, info};
 
 use crate::config::{Profile, ProfileName};
@@ -54,6 +54,8 @@ pub struct Report {
 pub struct KeyChanges {
     tools: Tools,
     lines: Mutex<HashMap<ProfileName, (ChangeKind, Line)>>,
+    /// Held while a change begins, and while a key is added or moved, so that neither begins in the middle of another.
+    beginning: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// What a change is carried out with.
@@ -75,8 +77,16 @@ impl Asides {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), aside);
     }
 
-    fn take(&self, name: &ProfileName) -> Option<Aside> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name)
+    fn of(&self, name: &ProfileName) -> Option<Aside> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Aside::copy)
+    }
+
+    fn forget(&self, name: &ProfileName) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+    }
+
+    fn clear(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 }
 
@@ -84,12 +94,14 @@ impl KeyChanges {
     /// Takes up nothing yet.
     pub fn new(vault: VaultHandle, surroundings: Surroundings, journal: Journal) -> Self {
         let tools = Tools { vault, surroundings, journal, asides: Asides::default() };
-        Self { tools, lines: Mutex::default() }
+        Self { tools, lines: Mutex::default(), beginning: Arc::default() }
     }
 
     /// Takes what an agent before this one put aside, now that it can be opened.
     pub fn offer(&self, name: &ProfileName, aside: Aside) {
-        self.tools.asides.offer(name, aside);
+        if matches!(self.line(name), Some((ChangeKind::Rotate, _))) && !self.tools.vault.is_locked() {
+            self.tools.asides.offer(name, aside);
+        }
     }
 
     /// Takes up again what an agent before this one left. Called before anybody is served.
@@ -115,8 +127,10 @@ impl KeyChanges {
     pub async fn begin(
         self: &Arc<Self>,
         kind: ChangeKind,
-        profile: &Profile,
+        name: &ProfileName,
     ) -> Result<watch::Receiver<Progress>, Problem> {
+        let _no_other = self.beginning.lock().await;
+        let profile = &self.profile(name).await?;
         if let Some((under_way, line)) = self.line(&profile.name) {
             if under_way != kind {
                 return Err(busy_with(under_way, &profile.name));
@@ -130,12 +144,12 @@ impl KeyChanges {
         Ok(self.start(profile.name.clone(), record).await)
     }
 
-    /// Ends a change that has not been sent to the platform.
+    /// Ends a change that has not been sent to the platform; returns how it ended.
     ///
     /// # Errors
     ///
     /// When there is none, or it has been sent.
-    pub async fn cancel(&self, kind: ChangeKind, name: &ProfileName) -> Result<(), Problem> {
+    pub async fn cancel(&self, kind: ChangeKind, name: &ProfileName) -> Result<Report, Problem> {
         let line = self.line(name).filter(|(under_way, _)| *under_way == kind).map(|(_, line)| line);
         let Some(line) = line else {
             return Err(Problem::new(
@@ -145,6 +159,32 @@ impl KeyChanges {
             ));
         };
         line.cancel().await
+    }
+
+    /// Keeps changes from beginning until what is returned is dropped, if none is under way for these profiles; that a
+    /// key was lost is no hindrance.
+    ///
+    /// # Errors
+    ///
+    /// When one is.
+    pub async fn standstill(&self, names: &[ProfileName]) -> Result<OwnedMutexGuard<()>, Problem> {
+        let still = Arc::clone(&self.beginning).lock_owned().await;
+        names.iter().try_for_each(|name| self.none_for(name))?;
+        Ok(still)
+    }
+
+    async fn profile(&self, name: &ProfileName) -> Result<Arc<Profile>, Problem> {
+        let config = self.tools.vault.config().await?;
+        config.profiles.get(name).cloned().ok_or_else(|| was_removed(name))
+    }
+
+    /// Forgets what was put aside whenever the agent is locked.
+    pub async fn forget_when_locked(self: Arc<Self>) {
+        loop {
+            self.tools.vault.falls().await;
+            self.tools.asides.clear();
+            self.tools.vault.opens().await;
+        }
     }
 
     /// Makes sure that nothing is being done to the key of a profile; that it was lost is no hindrance.
@@ -168,7 +208,7 @@ impl KeyChanges {
         let (journal, whose) = (self.tools.journal.clone(), name.clone());
         blocking(move || journal.forget_age(&whose)).await?;
         match self.line(name) {
-            Some((ChangeKind::Lost, line)) => line.cancel().await,
+            Some((ChangeKind::Lost, line)) => line.cancel().await.map(drop),
             _ => Ok(()),
         }
     }
@@ -205,10 +245,25 @@ impl KeyChanges {
     }
 }
 
+fn was_removed(name: &ProfileName) -> Problem {
+    Problem::new(
+        ErrorCode::NO_SUCH_PROFILE,
+        format!("profile `{name}` was removed"),
+        "make its key invalid in the platform's web client",
+    )
+}
+
 fn busy_with(kind: ChangeKind, name: &ProfileName) -> Problem {
     let (what, command) = match kind {
         ChangeKind::Revoke => ("revoked", "revoke"),
-        ChangeKind::Rotate | ChangeKind::Lost => ("rotated", "rotate"),
+        ChangeKind::Rotate => ("rotated", "rotate"),
+        ChangeKind::Lost => {
+            return Problem::new(
+                ErrorCode::EXISTS,
+                format!("the key of profile `{name}` was lost in a rotation"),
+                format!("see dph-agent-client status; then: dph-agent-client add --profile {name}"),
+            );
+        }
     };
     Problem::new(
         ErrorCode::EXISTS,

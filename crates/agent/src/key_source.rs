@@ -252,7 +252,10 @@ impl KeySource {
     /// When it may still be there.
     pub async fn clear(&self, profile: &Profile, sealed: &SealedFolder) -> Result<(), SourceError> {
         match self {
-            Self::Keyring => Ok(keyring::clear(profile).await?),
+            Self::Keyring => {
+                keyring::clear(profile).await?;
+                Ok(keyring::clear_aside(profile).await?)
+            }
             Self::Sealed => {
                 let (folder, name) = (sealed.clone(), profile.name.clone());
                 off_the_runtime(move || folder.clear(&name)).await

@@ -135,6 +135,7 @@ impl Agent {
         let server = tokio::spawn(server::serve(listener, own, Arc::clone(&desk), Arc::clone(&reloaded)));
         let reloads = tokio::spawn(reload_whenever(Arc::clone(&hang_up), Arc::clone(&desk), reloaded));
         let noticing = tokio::spawn(logind::obey(Arc::clone(&desk)));
+        let forgetting = tokio::spawn(Arc::clone(&desk.changes).forget_when_locked());
         let rotating = tokio::spawn(schedule::rotate_when_due(Arc::clone(&desk.changes), desk.vault.clone()));
         supervisor::ready();
         let outcome = loop {
@@ -155,6 +156,7 @@ impl Agent {
         reloads.abort();
         noticing.abort();
         rotating.abort();
+        forgetting.abort();
         let drained = server.await.map_err(|error| Ended { part: "server", source: Some(error) });
         desk.surroundings.audit.finish(desk.surroundings.clock.wall());
         info!("stopped");

@@ -23,10 +23,11 @@ use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
 use crate::exchange::{Attempt, Finished};
 use crate::freshness::{Answer, Dice, Effect, Freshness, Mode, Outcome};
-use crate::keeper::Keeper;
+use crate::keeper::{Held, Keeper};
 use crate::kept_key::KeptKey;
 use crate::key_source::SealedFolder;
 use crate::lock::{Event, LockOn, RecordFile};
+use crate::seal::SealedPrivate;
 
 use command::{Command, Reply, Waiter, answered_locked};
 use entry::{Entry, Withheld, report};
@@ -79,6 +80,8 @@ struct Vault {
     keeper: Keeper,
     /// What profiles hold; empty while locked.
     entries: BTreeMap<ProfileName, Entry>,
+    /// What is being done to keys at their platforms.
+    changes: BTreeMap<ProfileName, Change>,
     /// What they held when the lock came.
     put_away: BTreeMap<ProfileName, PutAway>,
     attempts: JoinSet<Finished>,
@@ -97,6 +100,7 @@ impl Vault {
             in_force: watch::Sender::default(),
             keeper: Keeper::new(record, surroundings.clock.steady()),
             entries: BTreeMap::new(),
+            changes: BTreeMap::new(),
             put_away: BTreeMap::new(),
             attempts: JoinSet::new(),
             running: HashMap::new(),
@@ -174,8 +178,8 @@ impl Vault {
                 names.iter().for_each(|name| self.withhold(name, Withheld::Forgotten));
                 reply.send(()).is_err()
             }
-            Command::KeyReplaced(name, reply) => {
-                self.key_replaced(&name);
+            Command::KeyReplaced(name, key, reply) => {
+                self.key_replaced(&name, *key);
                 reply.send(()).is_err()
             }
             Command::Change(name, change, reply) => reply.send(self.change(&name, change)).is_err(),
@@ -315,7 +319,7 @@ impl Vault {
         let mut old = std::mem::take(&mut self.entries);
         self.config = Arc::clone(&config);
         for (name, profile) in &config.profiles {
-            let entry = old.remove(name).unwrap_or_else(|| Entry::new(profile));
+            let entry = old.remove(name).unwrap_or_else(|| Entry::new(profile, self.changes.get(name)));
             self.entries.insert(name.clone(), entry);
             self.reconfigure(name, profile, why);
         }
@@ -405,7 +409,7 @@ impl Vault {
             (put_away.sealed, put_away.until, put_away.entry.withheld) = (None, None, Some(why));
         }
         let Some(entry) = self.entries.get_mut(name) else { return };
-        (entry.key, entry.withheld) = (None, Some(why));
+        (entry.key, entry.withheld, entry.deferred) = (None, Some(why), None);
         self.next_run += 1;
         entry.run = self.next_run;
         let effects = entry.freshness.dropped(&entry.no_key());
@@ -415,6 +419,10 @@ impl Vault {
     /// Takes note of what is being done to a key at its platform, or that it is done. Returns until when the
     /// token is valid that was handed out last, by the wall clock.
     fn change(&mut self, name: &ProfileName, change: Option<Change>) -> Option<i64> {
+        match &change {
+            Some(change) => drop(self.changes.insert(name.clone(), change.clone())),
+            None => drop(self.changes.remove(name)),
+        }
         if let Some(put_away) = self.put_away.get_mut(name) {
             put_away.entry.change.clone_from(&change);
         }
@@ -439,13 +447,13 @@ impl Vault {
         until
     }
 
-    /// The source has another key than the one that is held or sealed here: it is read when it is needed.
-    fn key_replaced(&mut self, name: &ProfileName) {
+    /// A profile has another key than the one that was sealed when the lock came.
+    fn key_replaced(&mut self, name: &ProfileName, key: HeldKey) {
+        let to = self.keeper.record.key.as_ref().map(SealedPrivate::public);
         if let Some(put_away) = self.put_away.get_mut(name) {
-            put_away.sealed = None;
-        }
-        if let Some(entry) = self.entries.get_mut(name) {
-            entry.key = None;
+            put_away.sealed = to.and_then(|to| Held { key: Some(key), token: None }.seal(to, name));
+        } else if let Some(entry) = self.entries.get_mut(name) {
+            entry.key = Some(key);
         }
     }
 

@@ -312,7 +312,7 @@ async fn keep(
 ) -> Result<(), Problem> {
     let profile = &intent.profile;
     let mut file = desk.config.lock().await;
-    desk.changes.none_for(&profile.name)?;
+    let _still = desk.changes.standstill(std::slice::from_ref(&profile.name)).await?;
     // From here on it is finished on disk, whatever comes.
     if desk.vault.is_locked() {
         return Err(locked());

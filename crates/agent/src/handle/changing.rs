@@ -37,17 +37,18 @@ async fn change(
     desk: &Desk,
 ) -> Result<Reply, Problem> {
     match request.mode {
-        ChangeMode::CANCEL => cancel(kind, profile, desk).await,
+        ChangeMode::CANCEL => within(request.deadline_ms, cancel(kind, profile, desk), BEGINNING, desk).await,
         ChangeMode::DRY_RUN => Ok(planned(profile, notes)),
         mode => carry_out(kind, mode == ChangeMode::WAIT, request.deadline_ms, profile, desk).await,
     }
 }
 
 async fn cancel(kind: ChangeKind, profile: &Profile, desk: &Desk) -> Result<Reply, Problem> {
-    desk.changes.cancel(kind, &profile.name).await?;
-    let report = Report { outcome: ChangeOutcome::CANCELLED, tokens_until: None, notes: Vec::new() };
-    Ok(changed(profile, report))
+    desk.changes.cancel(kind, &profile.name).await.map(|report| changed(profile, report))
 }
+
+/// What may take as long as another command that puts a key somewhere.
+const BEGINNING: &str = "the beginning of the change";
 
 /// Begins, or hurries on what has begun, and waits for its end or, unless the caller stays, for its first try.
 async fn carry_out(
@@ -57,7 +58,8 @@ async fn carry_out(
     profile: &Arc<Profile>,
     desk: &Desk,
 ) -> Result<Reply, Problem> {
-    let mut progress = desk.changes.begin(kind, profile).await?;
+    let begun = within(deadline_ms, desk.changes.begin(kind, &profile.name), BEGINNING, desk);
+    let mut progress = begun.await?;
     let before = progress.borrow().tries;
     let told = move |progress: &Progress| progress.ended.is_some() || (!stays && progress.tries > before);
     let wait =

@@ -7,6 +7,7 @@ use dph_agent_protocol::{ErrorCode, Lock, LockState, Reply, Secret, Unlock};
 use super::{Desk, in_time, within};
 use crate::config::{Config, Profile, ProfileName};
 use crate::error::Problem;
+use crate::exchange::blocking_secret;
 use crate::kept_key::KeptKey;
 use crate::key_source::{Found, KeySource, open_sealed};
 use crate::keyhole::wrong_passphrase;
@@ -77,7 +78,10 @@ pub(super) async fn unlock(request: Unlock, desk: &Desk) -> Result<Reply, Proble
         Some(private) => open_sealed_keys(private, desk).await?,
         None => (Vec::new(), Vec::new()),
     };
-    desk.vault.unlock(private, opened).await?;
+    desk.vault.unlock(private.clone(), opened).await?;
+    if let Some(private) = private {
+        offer_asides(private, desk).await?;
+    }
     lock_state(notes, desk).await
 }
 
@@ -88,17 +92,25 @@ async fn open_sealed_keys(private: &Private, desk: &Desk) -> Result<(Opened, Vec
     let sealed = config.profiles.values().filter(|profile| profile.key_source == KeySource::Sealed);
     for profile in sealed {
         match open_sealed_key(profile, private, desk).await {
-            Ok(Some(key)) => {
-                opened.push((profile.name.clone(), key));
-                if let Ok(Some(aside)) = desk.surroundings.sealed.open_aside(&profile.name, private) {
-                    desk.changes.offer(&profile.name, aside);
-                }
-            }
+            Ok(Some(key)) => opened.push((profile.name.clone(), key)),
             Ok(None) => {}
             Err(problem) => notes.push(format!("profile {}: {}", profile.name, problem.message)),
         }
     }
     Ok((opened, notes))
+}
+
+/// Hands what was put aside to the rotations that it was put aside for.
+async fn offer_asides(private: Private, desk: &Desk) -> Result<(), Problem> {
+    let config = desk.vault.config().await?;
+    for profile in config.profiles.values().filter(|profile| profile.key_source == KeySource::Sealed) {
+        let (sealed, name, private) =
+            (desk.surroundings.sealed.clone(), profile.name.clone(), private.clone());
+        if let Ok(Some(aside)) = blocking_secret(move || sealed.open_aside(&name, &private)).await? {
+            desk.changes.offer(&profile.name, aside);
+        }
+    }
+    Ok(())
 }
 
 async fn open_sealed_key(

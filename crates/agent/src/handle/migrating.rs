@@ -10,7 +10,7 @@ use super::current_key::key_of;
 use super::{Desk, bad_setting, edit_locked, within};
 use crate::config::{ConfigFile, Edit, Profile};
 use crate::error::Problem;
-use crate::exchange::bind;
+use crate::exchange::{self, bind};
 use crate::key_source::{KeySource, KeySourceError, SealedError};
 use crate::lock::locked;
 use crate::seal::SealedPrivate;
@@ -28,10 +28,11 @@ pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Prob
     let to: KeySource = request.to.parse().map_err(bad_source)?;
     let profile = desk.vault.select(request.selector).await?;
     let mut file = desk.config.lock().await;
-    desk.changes.none_for(&profile.name)?;
+    let _still = desk.changes.standstill(std::slice::from_ref(&profile.name)).await?;
     let moved = plan(profile, &to, &file)?;
     let prepared = async {
         let key = movable(&moved.old, desk).await?;
+        exchange::agrees(&moved.old, &key, &desk.surroundings).await?;
         check_place(&moved.new, &key.key.expose(), desk).await?;
         Ok(key)
     };
@@ -115,9 +116,19 @@ async fn carry_out(
     }
     let new = &moved.new;
     put(new, &key, desk).await?;
-    edit_locked(file, Edit::Put(new.name.clone(), Box::new(moved.settings.clone())), desk).await?;
-    let install = Install { profile: Arc::clone(new), key: Some(key), bought: None, exchanges: 0 };
-    desk.vault.install(install).await?;
+    let edit = Edit::Put(new.name.clone(), Box::new(moved.settings.clone()));
+    if let Err(problem) = edit_locked(file, edit, desk).await {
+        take_back(new, desk).await;
+        return Err(problem);
+    }
+    let install = Install { profile: Arc::clone(new), key: Some(key.clone()), bought: None, exchanges: 0 };
+    match desk.vault.install(install).await {
+        // The key is in its new place all the same.
+        Err(problem) if problem.code == ErrorCode::LOCKED => {
+            desk.vault.key_replaced(new.name.clone(), key).await?;
+        }
+        installed => installed?,
+    }
     info!(profile = %new.name, from = %moved.old.key_source, to = %new.key_source, "a key was moved");
     Ok(clear(moved, desk).await?.into_iter().collect())
 }
@@ -135,6 +146,15 @@ async fn put(new: &Arc<Profile>, key: &HeldKey, desk: &Desk) -> Result<(), Probl
             prove(new, &exposed, desk).await?;
             bind(&desk.surroundings.bindings, new, key.binding.clone()).await
         }
+    }
+}
+
+/// Clears the new place again, which the configuration does not name.
+async fn take_back(new: &Profile, desk: &Desk) {
+    let written = matches!(new.key_source, KeySource::Keyring | KeySource::Sealed | KeySource::File(_));
+    if written && let Err(error) = new.key_source.erase(new, &desk.surroundings.sealed).await {
+        let problem = Problem::from(error);
+        warn!(profile = %new.name, problem = problem.message, "a key is in a place that nothing names");
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) struct Record {
     pub(super) done_there: bool,
     /// Until when tokens that were handed out before may be valid, in seconds since 1970.
     pub(super) tokens_until: Option<i64>,
+    /// Which key was meant, by the beginning of a hash of it: enough to know it again, nothing to use.
+    pub(super) key: Option<String>,
     /// How the new key is called at IBM Cloud.
     pub(super) made: Option<String>,
     /// How IBM Cloud calls the old one.
@@ -48,6 +50,9 @@ pub(super) struct Record {
     /// The key is in memory only, and so is the wish.
     #[serde(skip)]
     volatile: bool,
+    /// Somebody has taken it back.
+    #[serde(skip)]
+    pub(super) is_taken_back: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,10 +82,12 @@ impl Record {
             sent: 0,
             done_there: false,
             tokens_until: None,
+            key: None,
             made: None,
             old_id: None,
             lost: None,
             volatile: !profile.key_source.is_readable(),
+            is_taken_back: false,
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use dph_agent_platform::{ApiKey, PlatformError, Target, Token, TokenText};
 use dph_agent_protocol::{ErrorCode, Secret};
+use ring::digest::{SHA256, digest};
 use tokio::time::{Instant, sleep};
 
 use super::Tools;
@@ -12,9 +13,14 @@ use crate::clock::Steady;
 use crate::config::Profile;
 use crate::error::Problem;
 use crate::freshness::Bought;
+use crate::lock::locked;
 
 /// How long a platform may take to know of what it has just done.
 const PROOF_TIME: Duration = Duration::from_secs(60);
+/// Pause before a refusal is believed.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
+/// Bytes of a hash that tell keys apart.
+const FINGERPRINT_LEN: usize = 8;
 /// First pause between two looks; doubled after each.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 
@@ -59,11 +65,42 @@ pub(super) async fn works(
     tools: &Tools,
 ) -> Result<Works, Halt> {
     let sent = tools.surroundings.clock.steady();
-    match target.buy_token(key).await {
+    let bought = tokio::select! {
+        biased;
+        () = tools.vault.falls() => return Err(Halt::Later(locked())),
+        bought = target.buy_token(key) => bought,
+    };
+    match bought {
         Ok(Token { value, life }) => Ok(Works::Yes(Bearer { token: value, sent, life })),
         Err(PlatformError::Refused { .. }) => Ok(Works::No),
         Err(error) => Err(Halt::Later(told(&error, profile, tools))),
     }
+}
+
+/// As [`works`], but that a key does not work is believed the second time only: maintenance sends stray refusals.
+///
+/// # Errors
+///
+/// When the platform does not say.
+pub(super) async fn surely_works(
+    target: &Target,
+    key: &ApiKey,
+    profile: &Profile,
+    tools: &Tools,
+) -> Result<Works, Halt> {
+    match works(target, key, profile, tools).await? {
+        Works::No => {
+            sleep(SECOND_LOOK).await;
+            works(target, key, profile, tools).await
+        }
+        yes => Ok(yes),
+    }
+}
+
+/// Returns the beginning of a hash of a key, by which it is known again.
+pub(super) fn fingerprint(key: &ApiKey) -> String {
+    let hash = digest(&SHA256, key.expose().as_bytes());
+    hash.as_ref().iter().take(FINGERPRINT_LEN).map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Looks again and again whether a key has stopped working. Returns `false` where it still works in the end.

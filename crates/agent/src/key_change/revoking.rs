@@ -12,7 +12,7 @@ use dph_agent_platform::{
 use dph_agent_protocol::{ChangeOutcome, ErrorCode, PlatformKind};
 
 use super::journal::Record;
-use super::platform::{Works, stops_working, told, unsupported, works};
+use super::platform::{Works, fingerprint, stops_working, surely_works, told, unsupported};
 use super::worker::Halt;
 use super::{Report, Tools};
 use crate::config::Profile;
@@ -90,7 +90,8 @@ async fn end_there(
     let (target, key) = usable_key(profile, held, &tools.surroundings).await?;
     let calls = target.key_calls();
     let key = key.key.expose();
-    let token = match works(&target, &key, profile, tools).await? {
+    meant(&key, profile, record, tools).await?;
+    let token = match surely_works(&target, &key, profile, tools).await? {
         Works::Yes(bearer) => bearer.token,
         Works::No if record.sent > 0 => return Ok(ChangeOutcome::REVOKED),
         Works::No => return Ok(ChangeOutcome::ALREADY_INVALID),
@@ -104,6 +105,25 @@ async fn end_there(
         Sent::Gone => Ok(ChangeOutcome::ALREADY_INVALID),
         Sent::Perhaps if stops_working(&target, &key, profile, tools).await? => Ok(ChangeOutcome::REVOKED),
         Sent::Perhaps => Err(Halt::Later(still_works(profile))),
+    }
+}
+
+/// Makes sure that it is the key that was meant: one that has come into its place since is nobody's to end.
+async fn meant(key: &ApiKey, profile: &Profile, record: &mut Record, tools: &Tools) -> Result<(), Halt> {
+    let name = &profile.name;
+    match &record.key {
+        Some(meant) if *meant != fingerprint(key) => Err(Halt::Over(Problem::new(
+            ErrorCode::FAILED,
+            format!(
+                "profile `{name}` has another key now than when its key was to be revoked: this one was not touched"
+            ),
+            format!("if it is to be revoked, too: dph-agent-client revoke --profile {name}"),
+        ))),
+        Some(_) => Ok(()),
+        None => {
+            record.key = Some(fingerprint(key));
+            Ok(save(profile, record, tools).await?)
+        }
     }
 }
 

@@ -15,12 +15,12 @@ use dph_agent_platform::{ApiKey, KeyCalls, Target};
 use dph_agent_protocol::{ChangeOutcome, ErrorCode, PlatformKind};
 
 use super::journal::Record;
-use super::platform::{Bearer, unsupported};
+use super::platform::{Bearer, fingerprint, unsupported};
 use super::worker::Halt;
 use super::{Report, Tools};
 use crate::config::Profile;
 use crate::error::Problem;
-use crate::exchange::{blocking, usable_key};
+use crate::exchange::{self, blocking, usable_key};
 use crate::kept_key::KeptKey;
 use crate::seal::SealedPrivate;
 use crate::vault::{HeldKey, Install};
@@ -44,6 +44,7 @@ pub(super) async fn attempt(
 ) -> Result<Report, Halt> {
     let (target, key) = usable_key(profile, held, &tools.surroundings).await?;
     let mut rotation = Rotation { profile, target: &target, key: &key, record, tools };
+    rotation.begin().await?;
     match target.key_calls() {
         KeyCalls::SoftwareHub(calls) => rotation.at_hub(&calls).await,
         KeyCalls::IbmCloud(calls) => rotation.at_iam(&calls).await,
@@ -92,6 +93,21 @@ fn cannot_keep(profile: &Profile, why: &str) -> Problem {
 }
 
 impl Rotation<'_> {
+    /// Remembers which key is to be replaced, before anything is sent.
+    async fn begin(&mut self) -> Result<(), Halt> {
+        if self.record.sent > 0 {
+            return Ok(());
+        }
+        exchange::agrees(self.profile, self.key, &self.tools.surroundings).await?;
+        self.record.key = Some(fingerprint(&self.key.key.expose()));
+        Ok(self.save().await?)
+    }
+
+    /// Whether this is the key that was to be replaced.
+    fn is_old(&self, key: &ApiKey) -> bool {
+        self.record.key.as_ref() == Some(&fingerprint(key))
+    }
+
     /// Puts the new key where the old one was; until then it is nowhere else than here.
     async fn keep(&self, new: &ApiKey) -> Result<(), Problem> {
         let (_, to) = self.tools.vault.keys_place().await?;
@@ -109,11 +125,11 @@ impl Rotation<'_> {
             until: None,
         };
         let (profile, bought) = (Arc::clone(self.profile), proof.map(Bearer::into_bought));
-        let install = Install { profile, key: Some(key), bought, exchanges: 1 };
+        let install = Install { profile, key: Some(key.clone()), bought, exchanges: 1 };
         match self.tools.vault.install(install).await {
-            // The old key lies sealed there: the new one is read when the agent is opened.
+            // The old key lies sealed there.
             Err(problem) if problem.code == ErrorCode::LOCKED => {
-                self.tools.vault.key_replaced(self.profile.name.clone()).await
+                self.tools.vault.key_replaced(self.profile.name.clone(), key).await
             }
             installed => installed,
         }

@@ -92,6 +92,6 @@ impl KeyChanges {
     async fn try_begin(self: &Arc<Self>, profile: &Profile) -> Result<(), Problem> {
         let target = exchange::target(profile, &self.tools.surroundings.proxies).await?;
         check(profile, &target).await?;
-        self.begin(ChangeKind::Rotate, profile).await.map(drop)
+        self.begin(ChangeKind::Rotate, &profile.name).await.map(drop)
     }
 }

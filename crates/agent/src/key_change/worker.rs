@@ -10,11 +10,11 @@ use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use super::journal::Record;
-use super::{Progress, Report, Tools, revoking, rotating};
+use super::{Progress, Report, Tools, revoking, rotating, was_removed};
 use crate::audit::account;
 use crate::clock::Steady;
 use crate::config::{Profile, ProfileName};
-use crate::error::Problem;
+use crate::error::{Chain, Problem};
 use crate::exchange::blocking;
 use crate::refresh::{LONGEST_RETRY_AFTER, backoff};
 use crate::vault::{Change, ChangeKind};
@@ -59,20 +59,24 @@ impl Line {
         self.hurry.notify_one();
     }
 
-    pub(super) async fn cancel(&self) -> Result<(), Problem> {
-        let record = self.record.lock().await;
-        if record.kind() != ChangeKind::Lost && (record.sent > 0 || record.done_there) {
-            return Err(Problem::new(
-                ErrorCode::DENIED,
-                "it has been sent to the platform and cannot be taken back",
-                "wait for its end: --wait",
-            ));
+    /// Ends it, if nothing was sent; returns how it ended.
+    pub(super) async fn cancel(&self) -> Result<Report, Problem> {
+        {
+            let mut record = self.record.lock().await;
+            if record.kind() != ChangeKind::Lost && (record.sent > 0 || record.done_there) {
+                return Err(Problem::new(
+                    ErrorCode::DENIED,
+                    "it has been sent to the platform and cannot be taken back",
+                    "wait for its end: --wait",
+                ));
+            }
+            record.is_taken_back = true;
         }
         self.cancelled.notify_one();
-        drop(record);
-        let ended = self.progress.clone().wait_for(|progress| progress.ended.is_some()).await.is_ok();
-        debug_assert!(ended, "the task tells its end");
-        Ok(())
+        let mut progress = self.progress.clone();
+        let ended = progress.wait_for(|progress| progress.ended.is_some()).await;
+        let ended = ended.ok().and_then(|progress| progress.ended.clone());
+        ended.unwrap_or_else(|| Err(crate::vault::stopping()))
     }
 }
 
@@ -149,8 +153,9 @@ impl Worker {
         let mut failures = 0;
         loop {
             tokio::select! {
-                () = self.tools.vault.opens() => {}
+                biased;
                 () = self.cancelled.notified() => return Ok(self.report_cancelled()),
+                () = self.tools.vault.opens() => {}
             }
             let problem = match Wiping::new(self.attempt()).await {
                 Ok(report) => return Ok(report),
@@ -161,40 +166,44 @@ impl Worker {
             let pause = pause(failures, &problem);
             self.not_yet(&problem, failures, pause).await;
             tokio::select! {
-                () = sleep(pause) => {}
-                // A token that was put aside must not lie open.
-                () = self.tools.vault.falls() => drop(self.tools.asides.take(&self.name)),
-                () = self.hurry.notified() => {}
+                biased;
                 () = self.cancelled.notified() => return Ok(self.report_cancelled()),
+                () = self.hurry.notified() => {}
+                () = sleep(pause) => {}
             }
         }
     }
 
     async fn attempt(&self) -> Result<Report, Halt> {
         let profile = self.profile().await?;
-        let held = self.tools.vault.usable_key(self.name.clone()).await?;
+        let held = match self.tools.vault.usable_key(self.name.clone()).await {
+            Err(problem) if self.record.lock().await.sent > 0 => return Err(Halt::Later(problem)),
+            held => held?,
+        };
         let mut record = self.record.lock().await;
+        if record.is_taken_back {
+            return Ok(self.report_cancelled());
+        }
         let ended = match self.kind {
             ChangeKind::Rotate => {
                 self.tell(None, None, true).await;
-                rotating::attempt(&profile, held, &mut record, &self.tools).await?
+                rotating::attempt(&profile, held, &mut record, &self.tools).await
             }
             ChangeKind::Revoke | ChangeKind::Lost => {
-                revoking::attempt(&profile, held, &mut record, &self.tools).await?
+                revoking::attempt(&profile, held, &mut record, &self.tools).await
             }
         };
-        Ok(Report { tokens_until: record.tokens_until, ..ended })
+        match ended {
+            Ok(ended) => Ok(Report { tokens_until: record.tokens_until, ..ended }),
+            // What has been sent has no end before it is known what became of it.
+            Err(Halt::Over(problem)) if record.sent > 0 && passes(&problem) => Err(Halt::Later(problem)),
+            Err(halt) => Err(halt),
+        }
     }
 
     async fn profile(&self) -> Result<Arc<Profile>, Problem> {
         let config = self.tools.vault.config().await?;
-        config.profiles.get(&self.name).cloned().ok_or_else(|| {
-            Problem::new(
-                ErrorCode::NO_SUCH_PROFILE,
-                format!("profile `{}` was removed", self.name),
-                "make its key invalid in the platform's web client",
-            )
-        })
+        config.profiles.get(&self.name).cloned().ok_or_else(|| was_removed(&self.name))
     }
 
     /// Tells what is in the way.
@@ -241,6 +250,14 @@ impl Worker {
             journal.remove(&name)
         })
         .await;
+        self.tools.asides.forget(&self.name);
+        if self.kind == ChangeKind::Rotate
+            && let Ok(profile) = self.profile().await
+            && let Err(error) =
+                profile.key_source.clear_aside(&profile, &self.tools.surroundings.sealed).await
+        {
+            warn!(profile = %self.name, error = %Chain(&error), "what a rotation put aside is still there");
+        }
         if ended.as_ref().is_ok_and(is_invalid) {
             self.tools.vault.drop_secrets(vec![self.name.clone()]).await?;
         }
@@ -251,6 +268,11 @@ impl Worker {
     fn report_cancelled(&self) -> Report {
         Report { outcome: ChangeOutcome::CANCELLED, tokens_until: None, notes: Vec::new() }
     }
+}
+
+/// Whether another key, or another word of the user, may come.
+fn passes(problem: &Problem) -> bool {
+    [ErrorCode::NO_KEY, ErrorCode::ORIGIN_CHANGED].contains(&problem.code)
 }
 
 /// Whether the key is of no use any more.

@@ -41,6 +41,11 @@ impl Aside {
         Self { bearer: TokenText::new(bearer.expose().to_owned()), old: hash(old) }
     }
 
+    /// Returns the same once more.
+    pub fn copy(&self) -> Self {
+        Self { bearer: TokenText::new(self.bearer.expose().to_owned()), old: self.old.clone() }
+    }
+
     /// Whether this is the key from before the rotation.
     pub fn is_old(&self, key: &ApiKey) -> bool {
         self.old == hash(key)

@@ -37,7 +37,7 @@ pub(super) enum Command {
     Unlock(Option<Private>, Opened, Reply<Result<Saving, Problem>>),
     DropAll(Reply<()>),
     Change(ProfileName, Option<Change>, Reply<Option<i64>>),
-    KeyReplaced(ProfileName, Reply<()>),
+    KeyReplaced(ProfileName, Box<HeldKey>, Reply<()>),
     LockByItself(Cause, Reply<Saving>),
     KeysPlace(Reply<Result<KeysPlace, Problem>>),
     End(Reply<()>),

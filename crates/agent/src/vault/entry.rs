@@ -67,13 +67,13 @@ impl Withheld {
 }
 
 impl Entry {
-    pub(super) fn new(profile: &Arc<Profile>) -> Self {
+    pub(super) fn new(profile: &Arc<Profile>, change: Option<&Change>) -> Self {
         let freshness = Freshness::new(profile.always_fresh, profile.key_source.is_cheap());
         Self {
             profile: Arc::clone(profile),
             key: None,
             freshness,
-            change: None,
+            change: change.cloned(),
             deferred: None,
             withheld: None,
             run: 0,

@@ -255,13 +255,13 @@ impl VaultHandle {
         self.ask(|reply| Command::Change(profile, change, reply)).await
     }
 
-    /// Says that the source of a profile has another key than the one that is held or sealed.
+    /// Takes over another key of a profile, sealed at once where the agent is locked.
     ///
     /// # Errors
     ///
     /// When the agent is stopping.
-    pub async fn key_replaced(&self, profile: ProfileName) -> Result<(), Problem> {
-        self.ask(|reply| Command::KeyReplaced(profile, reply)).await
+    pub async fn key_replaced(&self, profile: ProfileName, key: HeldKey) -> Result<(), Problem> {
+        self.ask(|reply| Command::KeyReplaced(profile, Box::new(key), reply)).await
     }
 
     /// Drops all keys and tokens, and reads no source until `unlock` or `add`.

@@ -1,13 +1,13 @@
 //! Rotation at Software Hub.
 
-use dph_agent_platform::{ApiKey, CallError, HubKeys, TokenText};
+use dph_agent_platform::{ApiKey, CallError, HubKeys, PlatformError, TokenText};
 use dph_agent_protocol::ErrorCode;
 
-use super::super::platform::{Works, begins_working, told, unsupported, works};
+use super::super::platform::{Works, begins_working, surely_works, told, unsupported, works};
 use super::super::worker::Halt;
 use super::{Report, Rotation, rotated};
 use crate::error::Problem;
-use crate::key_source::Aside;
+use crate::key_source::{Aside, KeySource};
 use crate::seal::SealedPrivate;
 
 /// Calls that make a key, for one wish.
@@ -16,7 +16,7 @@ const MOST_CALLS: u8 = 2;
 impl Rotation<'_> {
     pub(super) async fn at_hub(&mut self, calls: &HubKeys<'_>) -> Result<Report, Halt> {
         let key = self.key.key.expose();
-        let state = works(self.target, &key, self.profile, self.tools).await?;
+        let state = surely_works(self.target, &key, self.profile, self.tools).await?;
         if self.record.sent == 0 {
             return match state {
                 Works::Yes(bearer) => {
@@ -26,13 +26,32 @@ impl Rotation<'_> {
                 Works::No => Err(self.not_current()),
             };
         }
-        match (state, self.aside().await?) {
-            (Works::Yes(_), Some(aside)) if !aside.is_old(&key) => self.finish(&key).await,
+        match state {
+            Works::Yes(_) if !self.is_old(&key) => self.finish(&key).await,
             // The call that was counted was not carried out.
-            (Works::Yes(bearer), _) => self.generate(calls, &bearer.token).await,
-            // It was, and its answer is lost.
-            (Works::No, Some(aside)) => self.generate(calls, &aside.bearer).await,
-            (Works::No, None) => Err(self.lost("no token was kept that could ask once more")),
+            Works::Yes(bearer) => self.generate(calls, &bearer.token).await,
+            // It was, and its answer is lost; unless somebody has put a newer key there since.
+            Works::No => match self.newer_in_source(&key).await? {
+                Some(newer) => self.finish(&newer).await,
+                None => match self.aside().await? {
+                    Some(aside) => self.generate(calls, &aside.bearer).await,
+                    None => Err(self.lost("no token was kept that could ask once more")),
+                },
+            },
+        }
+    }
+
+    /// Returns a key that lies in the source in place of the one in use, and works.
+    async fn newer_in_source(&self, used: &ApiKey) -> Result<Option<ApiKey>, Halt> {
+        let source = &self.profile.key_source;
+        if *source == KeySource::Sealed {
+            return Ok(None);
+        }
+        let read = source.read(self.profile, &self.tools.surroundings.sealed).await.map_err(Problem::from)?;
+        let Some(key) = read.map(|found| found.key).filter(|key| key != used) else { return Ok(None) };
+        match works(self.target, &key, self.profile, self.tools).await? {
+            Works::Yes(_) => Ok(Some(key)),
+            Works::No => Ok(None),
         }
     }
 
@@ -47,7 +66,7 @@ impl Rotation<'_> {
 
     /// Returns what was put aside, by this agent or one before it.
     async fn aside(&self) -> Result<Option<Aside>, Problem> {
-        match self.tools.asides.take(&self.profile.name) {
+        match self.tools.asides.of(&self.profile.name) {
             Some(aside) => Ok(Some(aside)),
             None => Ok(self.profile.key_source.read_aside(self.profile).await?),
         }
@@ -56,13 +75,21 @@ impl Rotation<'_> {
     /// Asks for another key, and puts it in the place of the old one.
     async fn generate(&mut self, calls: &HubKeys<'_>, bearer: &TokenText) -> Result<Report, Halt> {
         if self.record.sent >= MOST_CALLS {
-            return Err(self.given_up().await);
+            return self.given_up().await;
         }
         self.record.sent += 1;
-        self.save().await?;
+        if let Err(problem) = self.save().await {
+            self.record.sent -= 1;
+            return Err(problem.into());
+        }
         match calls.generate(bearer).await {
             Ok(generated) => self.switch(&generated.key).await,
             Err(CallError::NotSent(error)) => {
+                self.record.sent -= 1;
+                self.save().await?;
+                Err(Halt::Later(told(&error, self.profile, self.tools)))
+            }
+            Err(CallError::Refused(error @ PlatformError::Throttled { .. })) => {
                 self.record.sent -= 1;
                 self.save().await?;
                 Err(Halt::Later(told(&error, self.profile, self.tools)))
@@ -96,7 +123,7 @@ impl Rotation<'_> {
     }
 
     async fn clear_aside(&self) -> Result<(), Problem> {
-        self.tools.asides.take(&self.profile.name);
+        self.tools.asides.forget(&self.profile.name);
         let sealed = &self.tools.surroundings.sealed;
         Ok(self.profile.key_source.clear_aside(self.profile, sealed).await?)
     }
@@ -104,7 +131,9 @@ impl Rotation<'_> {
     /// The platform said no; whether the old key is alive tells what that means.
     async fn refused(&mut self, why: &str) -> Result<Report, Halt> {
         let key = self.key.key.expose();
-        match works(self.target, &key, self.profile, self.tools).await? {
+        match surely_works(self.target, &key, self.profile, self.tools).await? {
+            // Perhaps the new one, which could not be kept yet.
+            Works::Yes(_) if !self.is_old(&key) => self.finish(&key).await,
             Works::Yes(_) => {
                 self.clear_aside().await?;
                 Err(Halt::Over(Problem {
@@ -117,9 +146,8 @@ impl Rotation<'_> {
         }
     }
 
-    async fn given_up(&mut self) -> Halt {
-        let why = format!("{MOST_CALLS} calls for another key brought none");
-        self.refused(&why).await.err().unwrap_or_else(|| self.lost(&why))
+    async fn given_up(&mut self) -> Result<Report, Halt> {
+        self.refused(&format!("{MOST_CALLS} calls for another key brought none")).await
     }
 
     fn lost(&self, why: &str) -> Halt {

@@ -2,12 +2,12 @@
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use dph_agent_platform::{ApiKey, CallError, Deletion, IamKeys, KeyDetails, KeyId, NewKey};
+use dph_agent_platform::{ApiKey, CallError, Deletion, IamKeys, KeyDetails, KeyId, NewKey, PlatformError};
 use dph_agent_protocol::ErrorCode;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::super::platform::{Bearer, Works, begins_working, told, works};
+use super::super::platform::{Bearer, Works, begins_working, surely_works, told};
 use super::super::worker::Halt;
 use super::{Report, Rotation, rotated};
 use crate::error::Problem;
@@ -18,7 +18,7 @@ const KEY_LEN: usize = 33;
 impl Rotation<'_> {
     pub(super) async fn at_iam(&mut self, calls: &IamKeys<'_>) -> Result<Report, Halt> {
         let key = self.key.key.expose();
-        let Works::Yes(bearer) = works(self.target, &key, self.profile, self.tools).await? else {
+        let Works::Yes(bearer) = surely_works(self.target, &key, self.profile, self.tools).await? else {
             return Err(self.not_current());
         };
         let details = calls.details(&bearer.token, &key).await.map_err(|error| self.later(&error))?;
@@ -66,6 +66,8 @@ impl Rotation<'_> {
             Works::No => return Err(self.undo(calls, bearer, &id, "the new key does not work").await),
         };
         if let Err(problem) = self.keep(&new).await {
+            // Perhaps it was written all the same: the old one goes back before the new one is deleted.
+            self.keep(&self.key.key.expose()).await?;
             return Err(self.undo(calls, bearer, &id, &problem.message).await);
         }
         let deleter = proof.copy();
@@ -104,14 +106,15 @@ impl Rotation<'_> {
         }
     }
 
-    /// Deletes the new key again, where that can be done now; else the next rotation does.
+    /// Deletes the new key again; where that cannot be done now, the next try does it.
     async fn undo(&mut self, calls: &IamKeys<'_>, bearer: &Bearer, id: &KeyId, why: &str) -> Halt {
-        if calls.delete(&bearer.token, id).await.is_ok()
-            && let Err(halt) = self.forget_made().await
-        {
-            return halt;
+        if let Err(error) = calls.delete(&bearer.token, id).await {
+            return self.later(error.platform_error());
         }
-        Halt::Over(self.old_goes_on(why))
+        match self.forget_made().await {
+            Ok(()) => Halt::Over(self.old_goes_on(why)),
+            Err(halt) => halt,
+        }
     }
 
     /// Deletes the old key; the new one is in its place and works.
@@ -121,6 +124,9 @@ impl Rotation<'_> {
         };
         match calls.delete(&bearer.token, &old).await {
             Ok(Deletion::Done | Deletion::GoneBefore) => Ok(rotated(Vec::new())),
+            Err(CallError::Refused(
+                error @ (PlatformError::Throttled { .. } | PlatformError::Refused { .. }),
+            )) => Err(self.later(&error)),
             Err(CallError::Refused(error)) => {
                 let problem = told(&error, self.profile, self.tools);
                 let note = format!(
@@ -138,7 +144,7 @@ impl Rotation<'_> {
         Ok(self.save().await?)
     }
 
-    fn later(&self, error: &dph_agent_platform::PlatformError) -> Halt {
+    fn later(&self, error: &PlatformError) -> Halt {
         Halt::Later(told(error, self.profile, self.tools))
     }
 
