@@ -232,7 +232,7 @@ pub async fn agrees(
     }
     let name = &profile.name;
     Err(Problem::new(
-        ErrorCode::FAILED,
+        ErrorCode::EXISTS,
         format!(
             "{source} has another key now than the agent holds for profile `{name}`: neither was touched"
         ),

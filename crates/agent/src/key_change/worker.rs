@@ -34,7 +34,10 @@ impl From<Problem> for Halt {
     /// What passes is waited for; what only the user can mend is not.
     fn from(problem: Problem) -> Self {
         match problem.code {
-            ErrorCode::NO_KEY | ErrorCode::NO_SUCH_PROFILE | ErrorCode::ORIGIN_CHANGED => Self::Over(problem),
+            ErrorCode::NO_KEY
+            | ErrorCode::NO_SUCH_PROFILE
+            | ErrorCode::ORIGIN_CHANGED
+            | ErrorCode::EXISTS => Self::Over(problem),
             _ => Self::Later(problem),
         }
     }
@@ -272,7 +275,7 @@ impl Worker {
 
 /// Whether another key, or another word of the user, may come.
 fn passes(problem: &Problem) -> bool {
-    [ErrorCode::NO_KEY, ErrorCode::ORIGIN_CHANGED].contains(&problem.code)
+    [ErrorCode::NO_KEY, ErrorCode::ORIGIN_CHANGED, ErrorCode::EXISTS].contains(&problem.code)
 }
 
 /// Whether the key is of no use any more.

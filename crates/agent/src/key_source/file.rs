@@ -126,9 +126,7 @@ pub(super) fn check_own(path: &Path) -> Result<(), FileError> {
         return Err(FileError::NotOurs);
     }
     // A draft is written beside it: where that cannot be, nothing can be replaced.
-    let probe = path.with_extension(format!("{}.probe", std::process::id()));
-    private_file::open_or_create(&probe)?;
-    Ok(std::fs::remove_file(probe)?)
+    Ok(system::can_write_beside(&path)?)
 }
 
 /// Returns the file beside a key file that a rotation keeps.
@@ -181,7 +179,7 @@ mod system {
     use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
     use std::path::Path;
 
-    use rustix::fs::{OFlags, StatVfsMountFlags};
+    use rustix::fs::{Access, OFlags, StatVfsMountFlags};
 
     use super::FileError;
 
@@ -207,6 +205,12 @@ mod system {
     pub(super) fn is_ours(meta: &Metadata) -> bool {
         let ours = meta.uid() == rustix::process::geteuid().as_raw();
         meta.is_file() && ours && meta.mode() & OTHERS == 0
+    }
+
+    /// Makes sure that files can be made in the folder of `path`.
+    pub(super) fn can_write_beside(path: &Path) -> io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
     }
 
     fn check(path: &Path, meta: &Metadata) -> Result<(), FileError> {
@@ -253,6 +257,12 @@ mod system {
     /// Whether it is a regular file; whose it is is decided by its folder.
     pub(super) fn is_ours(meta: &Metadata) -> bool {
         meta.is_file()
+    }
+
+    /// Nobody tells before it is tried.
+    #[expect(clippy::unnecessary_wraps, reason = "the same signature as on other systems")]
+    pub(super) fn can_write_beside(_path: &Path) -> std::io::Result<()> {
+        Ok(())
     }
 
     /// Opens the file; who may read it is decided by the folder it is in, the user's profile.
