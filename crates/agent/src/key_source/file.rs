@@ -209,7 +209,7 @@ mod system {
 
     /// Makes sure that files can be made in the folder of `path`.
     pub(super) fn can_write_beside(path: &Path) -> io::Result<()> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         Ok(rustix::fs::access(folder, Access::WRITE_OK | Access::EXEC_OK)?)
     }
 
