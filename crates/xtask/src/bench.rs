@@ -8,10 +8,12 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use dph_agent_mock_platform::{MockPlatform, api_key};
+use dph_agent_protocol::{Request, TokenRequest};
 
 use crate::bed::{Bed, Running, build, succeed, target};
+use crate::caller;
 use crate::client_in_c;
-use crate::hand_outs;
+use crate::guesses;
 use crate::measure::{instructions, median, medians, naps, private_dirty};
 
 /// The client is released for this target where it can be built: linkage decides its start-up.
@@ -30,6 +32,7 @@ const IDLE: Duration = Duration::from_secs(60);
 const CLIENT_BYTES: u64 = 450_000;
 const CLIENT_INSTRUCTIONS: u64 = 30_000;
 const AGENT_BYTES: u64 = 3 * 1024 * 1024;
+const PING_MICROS: u64 = 5_000;
 
 /// Measures and prints.
 ///
@@ -54,6 +57,8 @@ pub(crate) fn bench(quick: bool) -> io::Result<()> {
     if !quick {
         idle(&agent)?;
     }
+    // The last, for it locks the agent.
+    guessed_at(&bed)?;
     Ok(())
 }
 
@@ -128,7 +133,8 @@ fn audit(client: &Path, platform: &MockPlatform) -> io::Result<()> {
         let bed = Bed::new(target().join("release/dph-agent"), client.to_owned())?;
         bed.configure(&format!("audit = \"{mode}\"\n"))?;
         let agent = ready_agent(&bed, platform)?;
-        Ok::<_, io::Error>((hand_outs::connect(&bed.socket())?, agent, bed))
+        let request = Request::Token(TokenRequest { deadline_ms: 10_000, ..TokenRequest::default() });
+        Ok::<_, io::Error>((caller::connect(&bed.socket(), &request)?, agent, bed))
     };
     let (mut on, _agent_with, _bed_with) = ready("on")?;
     let (mut off, _agent_without, _bed_without) = ready("off")?;
@@ -144,6 +150,14 @@ fn audit(client: &Path, platform: &MockPlatform) -> io::Result<()> {
     println!("{:<44} {:>10} a second, one caller", "agent, hand-outs with the audit log", a_second(with));
     ratio("  time of one, to that without, in ns", with, without);
     println!("{:<44} {:>10} a second", "  where each must be on the disk first", a_second(synced));
+    Ok(())
+}
+
+fn guessed_at(bed: &Bed) -> io::Result<()> {
+    bed.client(&["lock", "--set-passphrase", "--passphrase-stdin"], &api_key())?;
+    let (alone, beside) = guesses::pings(&bed.socket())?;
+    bar("agent, `ping` beside 40 wrong passphrases", micros(beside), PING_MICROS, "us, median");
+    ratio("  to one alone, in ns", nanos(beside), nanos(alone));
     Ok(())
 }
 

@@ -4,9 +4,10 @@
 
 mod bed;
 mod bench;
+mod caller;
 mod client_in_c;
 mod demo;
-mod hand_outs;
+mod guesses;
 mod measure;
 
 use std::io;

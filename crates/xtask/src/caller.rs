@@ -1,11 +1,11 @@
-//! How quickly one caller gets a held token again and again, on one connection.
+//! A caller that asks the same again and again on one connection, and how quickly it is answered.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use dph_agent_protocol::frame::{HEADER_LEN, Header};
-use dph_agent_protocol::{Hello, Request, TokenRequest};
+use dph_agent_protocol::{Hello, Request};
 
 /// A caller that stays connected.
 pub(crate) struct Caller<S> {
@@ -13,14 +13,14 @@ pub(crate) struct Caller<S> {
     request: Vec<u8>,
 }
 
-/// Connects to an agent that listens at `socket`.
+/// Connects to an agent that listens at `socket`, to ask it `request`.
 ///
 /// # Errors
 ///
 /// When there is none.
 #[cfg(unix)]
-pub(crate) fn connect(socket: &Path) -> io::Result<Caller<impl Read + Write + use<>>> {
-    Caller::greeting(std::os::unix::net::UnixStream::connect(socket)?)
+pub(crate) fn connect(socket: &Path, request: &Request) -> io::Result<Caller<impl Read + Write + use<>>> {
+    Caller::greeting(std::os::unix::net::UnixStream::connect(socket)?, request)
 }
 
 /// Elsewhere nothing is measured.
@@ -29,13 +29,12 @@ pub(crate) fn connect(socket: &Path) -> io::Result<Caller<impl Read + Write + us
 ///
 /// Always.
 #[cfg(not(unix))]
-pub(crate) fn connect(_socket: &Path) -> io::Result<Caller<impl Read + Write + use<>>> {
+pub(crate) fn connect(_socket: &Path, _request: &Request) -> io::Result<Caller<impl Read + Write + use<>>> {
     Err::<Caller<std::net::TcpStream>, _>(io::ErrorKind::Unsupported.into())
 }
 
 impl<S: Read + Write> Caller<S> {
-    fn greeting(mut stream: S) -> io::Result<Self> {
-        let request = Request::Token(TokenRequest { deadline_ms: 10_000, ..TokenRequest::default() });
+    fn greeting(mut stream: S, request: &Request) -> io::Result<Self> {
         let request = request.to_frame().map_err(io::Error::other)?.to_vec();
         stream.write_all(&Hello::OURS.to_frame())?;
         let mut caller = Self { stream, request };
@@ -43,7 +42,7 @@ impl<S: Read + Write> Caller<S> {
         Ok(caller)
     }
 
-    /// Returns the time that one hand-out takes, from `count` of them.
+    /// Returns the time that one answer takes, from `count` of them.
     ///
     /// # Errors
     ///
