@@ -47,6 +47,8 @@ pub(crate) fn bench(quick: bool) -> io::Result<()> {
     build(&["--release", "--package", "dph-agent-client", "--target", CLIENT_TARGET])?;
     let client = target().join(CLIENT_TARGET).join("release/dph-agent-client");
     let bed = Bed::new(target().join("release/dph-agent"), client.clone())?;
+    // Pages of a program that was just built count as changed memory until they are on the disk.
+    fs::File::open(bed.agent())?.sync_all()?;
 
     let platform = MockPlatform::start();
     let agent = ready_agent(&bed, &platform)?;
