@@ -57,7 +57,7 @@ fn key_on_disk(scene: &Scene) -> String {
 fn works(scene: &Scene) {
     scene.home.client(&["token", "--new"]).unwrap();
     assert!(scene.platform.is_valid_key(&key_on_disk(scene)));
-    assert_eq!(scene.profile()["key_state"], "held");
+    assert_eq!(scene.profile().get("key_state").unwrap(), "held");
     assert!(!scene.home.path(".local/state/dph-agent/changes/default.json").exists());
     assert!(!scene.home.path("key.rotation").exists());
 }
