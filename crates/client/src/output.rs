@@ -46,6 +46,13 @@ pub(crate) fn tell(args: &Args, line: &str) {
     }
 }
 
+/// Writes each note of the agent to standard error, unless the user wants quiet.
+pub(crate) fn tell_notes(args: &Args, notes: &[String]) {
+    for note in notes {
+        tell(args, &format!("note: {note}"));
+    }
+}
+
 /// Reports `error`, as two lines or as one JSON object, and returns the exit status.
 pub(crate) fn report(error: &Error, as_json: bool) -> ExitCode {
     if as_json {

@@ -101,6 +101,11 @@ impl Session {
     }
 }
 
+/// Asks the agent that `args` mean one thing.
+pub(crate) fn ask(args: &Args, request: &Request) -> Result<Reply, Error> {
+    Session::open(args)?.ask(request)
+}
+
 /// A stream that ends at a deadline.
 struct Wire {
     stream: Stream,

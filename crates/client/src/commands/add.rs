@@ -59,7 +59,7 @@ const REFRESH_MODES: &[(&str, RefreshMode)] =
 fn run(args: &Args) -> Result<(), Error> {
     check_options(args)?;
     let prepared = prepare(args)?;
-    tell_all(args, &prepared.notes);
+    output::tell_notes(args, &prepared.notes);
     if let Some(elsewhere) = elsewhere(&prepared) {
         output::tell(args, &format!("note: the key is sent to {elsewhere}, not to {}", prepared.url));
     }
@@ -274,14 +274,8 @@ fn report(args: &Args, added: &Added) -> Result<(), Error> {
         };
         output::tell(args, &format!("added: {} ({proof})", added.profile));
     }
-    tell_all(args, &added.notes);
+    output::tell_notes(args, &added.notes);
     Ok(())
-}
-
-fn tell_all(args: &Args, notes: &[String]) {
-    for note in notes {
-        output::tell(args, &format!("note: {note}"));
-    }
 }
 
 fn render_json(added: &Added) -> Wiped {

@@ -6,7 +6,7 @@ use crate::cli::{Args, Command, Opt};
 use crate::exit::Error;
 use crate::json::Json;
 use crate::output::{self, visible};
-use crate::session::{Session, unexpected_reply};
+use crate::session::{self, unexpected_reply};
 
 pub(crate) const PING: Command = Command {
     name: "ping",
@@ -37,7 +37,7 @@ pub(crate) const VERSION: Command = Command {
 
 fn ping(args: &Args) -> Result<(), Error> {
     let request = if args.has(Opt::Ready) { Request::Ready(args.selector()?) } else { Request::Ping };
-    let Reply::Pong(pong) = Session::open(args)?.ask(&request)? else { return Err(unexpected_reply()) };
+    let Reply::Pong(pong) = session::ask(args, &request)? else { return Err(unexpected_reply()) };
     if args.has(Opt::Json) {
         let mut json = Json::with_capacity(128);
         json.object("").text("version", &pong.version).number("pid", pong.pid.into()).close("}");
@@ -47,7 +47,7 @@ fn ping(args: &Args) -> Result<(), Error> {
 }
 
 fn stop(args: &Args) -> Result<(), Error> {
-    let Reply::Stopping = Session::open(args)?.ask(&Request::Stop)? else { return Err(unexpected_reply()) };
+    let Reply::Stopping = session::ask(args, &Request::Stop)? else { return Err(unexpected_reply()) };
     output::tell(args, "the agent ends once its open sessions have");
     Ok(())
 }

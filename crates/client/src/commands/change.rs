@@ -10,7 +10,7 @@ use crate::commands::profiles;
 use crate::exit::{Code, Error};
 use crate::json::Json;
 use crate::output;
-use crate::session::{Session, unexpected_reply};
+use crate::session::{self, Session, unexpected_reply};
 use crate::time::rfc3339;
 
 const OPTIONS: &[Opt] = &[Opt::Profile, Opt::ForUrl, Opt::All, Opt::Yes, Opt::DryRun, Opt::Wait, Opt::Cancel];
@@ -82,7 +82,7 @@ fn names(args: &Args) -> Result<(Vec<String>, bool), Error> {
 fn named_by_the_agent(args: &Args, for_url: Option<String>) -> Result<(Vec<String>, bool), Error> {
     let selector = Selector { profile: None, for_url };
     let kept = dph_agent_protocol::Kept { selector, all: false, dry_run: true };
-    let Reply::Done(names) = Session::open(args)?.ask(&Request::Forget(kept))? else {
+    let Reply::Done(names) = session::ask(args, &Request::Forget(kept))? else {
         return Err(unexpected_reply());
     };
     Ok((names, false))
@@ -147,7 +147,7 @@ fn report(args: &Args, Changed { profile, outcome, tokens_until, notes }: &Chang
             );
         }
     }
-    notes.iter().for_each(|note| output::tell(args, &format!("note: {note}")));
+    output::tell_notes(args, notes);
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::cli::{Args, Command, Opt};
 use crate::commands::profiles;
 use crate::exit::Error;
 use crate::prompt;
-use crate::session::{Session, unexpected_reply};
+use crate::session::{self, unexpected_reply};
 
 const OPTIONS: &[Opt] = &[Opt::Profile, Opt::ForUrl, Opt::All, Opt::Yes, Opt::DryRun];
 
@@ -72,7 +72,7 @@ fn run(args: &Args, act: &Act) -> Result<(), Error> {
 
 /// A session of its own for each request, for the agent does not wait while the user thinks.
 fn ask(args: &Args, act: &Act, what: Kept) -> Result<Vec<String>, Error> {
-    let Reply::Done(names) = Session::open(args)?.ask(&(act.request)(what))? else {
+    let Reply::Done(names) = session::ask(args, &(act.request)(what))? else {
         return Err(unexpected_reply());
     };
     Ok(names)

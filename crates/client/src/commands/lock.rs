@@ -10,7 +10,7 @@ use crate::json::Json;
 use crate::output;
 use crate::prompt;
 use crate::secret;
-use crate::session::{Session, unexpected_reply};
+use crate::session::{self, Session, unexpected_reply};
 
 pub(crate) const LOCK: Command = Command {
     name: "lock",
@@ -94,7 +94,7 @@ fn no_terminal() -> Error {
 
 /// A session of its own for each request, for the agent does not wait while the user types.
 fn ask(args: &Args, request: &Request) -> Result<LockState, Error> {
-    state(Session::open(args)?.ask(request)?)
+    state(session::ask(args, request)?)
 }
 
 fn hand_over(args: &Args, request: impl FnOnce(u32) -> Request) -> Result<(), Error> {

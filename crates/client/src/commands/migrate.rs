@@ -40,6 +40,6 @@ fn report(args: &Args, Migrated { profile, from, to, notes }: &Migrated) -> Resu
         let done = if args.has(Opt::DryRun) { "would be moved" } else { "moved" };
         output::tell(args, &format!("{done}: {profile}, from {from} to {to}"));
     }
-    notes.iter().for_each(|note| output::tell(args, &format!("note: {note}")));
+    output::tell_notes(args, notes);
     Ok(())
 }

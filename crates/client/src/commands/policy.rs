@@ -10,7 +10,7 @@ use crate::cli::{Args, Command, Opt};
 use crate::exit::Error;
 use crate::json::Json;
 use crate::output::{self, visible};
-use crate::session::{Session, unexpected_reply};
+use crate::session::{self, Session, unexpected_reply};
 use crate::time::{rfc3339, spell_duration};
 use crate::wiped::Wiped;
 
@@ -159,7 +159,7 @@ fn explain(args: &Args) -> Result<(), Error> {
     let pid = args
         .number(Opt::Pid)?
         .ok_or_else(|| Error::usage("no process is named", "`dph-agent-client policy explain --pid PID`"))?;
-    let reply = Session::open(args)?.ask(&Request::Explain(Explain { pid, selector }))?;
+    let reply = session::ask(args, &Request::Explain(Explain { pid, selector }))?;
     let Reply::Explained(explained) = reply else { return Err(unexpected_reply()) };
     if args.has(Opt::Json) {
         return output::print(&explained_json(&explained));

@@ -6,7 +6,7 @@ use crate::cli::{Args, Command, Opt, profile_name};
 use crate::exit::Error;
 use crate::json::Json;
 use crate::output::{self, visible};
-use crate::session::{Session, unexpected_reply};
+use crate::session::{self, Session, unexpected_reply};
 use crate::wiped::Wiped;
 
 pub(crate) const LIST: Command = Command {
@@ -97,13 +97,13 @@ fn default(args: &Args) -> Result<(), Error> {
 
 fn set_default(args: &Args, name: String) -> Result<(), Error> {
     let selector = Selector { profile: Some(name), for_url: None };
-    let reply = Session::open(args)?.ask(&Request::SetDefault(selector))?;
+    let reply = session::ask(args, &Request::SetDefault(selector))?;
     let Reply::Done(names) = reply else { return Err(unexpected_reply()) };
     report_done(args, "default", &names)
 }
 
 fn print_default(args: &Args) -> Result<(), Error> {
-    let Reply::Listing(listing) = Session::open(args)?.ask(&Request::List(Page::default()))? else {
+    let Reply::Listing(listing) = session::ask(args, &Request::List(Page::default()))? else {
         return Err(unexpected_reply());
     };
     match listing.default {
