@@ -1,6 +1,6 @@
 //! The audit log: every hand-out is accounted for. AUDIT.md is the specification of the files.
 //!
-//! [`record`] says what a line is, [`chain`] how lines hang together, [`file`] where they are, [`writer`] who
+//! [`record`] says what a line is, [`chain`] how lines hang together, [`mod@file`] where they are, [`writer`] who
 //! writes them, [`account`] what of a request is recorded, and [`read`] how they are read again.
 
 pub mod account;

@@ -113,10 +113,6 @@ static SYSTEM: Keyring = Keyring::new(system::entry);
 
 /// By what an item is found: its profile, whose it is, and where it is sent.
 #[derive(Clone, Debug)]
-#[cfg_attr(
-    any(windows, target_os = "macos"),
-    expect(dead_code, reason = "only the Secret Service has room for more than the profile")
-)]
 struct ItemName {
     profile: String,
     origin: String,
