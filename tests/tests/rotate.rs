@@ -42,6 +42,8 @@ fn at_iam(scene: &Scene) -> AgentProcess<'_> {
     let url = scene.platform.url();
     let add = ["add", "--platform", "ibm-cloud", "--url", &url, "--auth-url", &url, "--ca-file", &scene.ca];
     scene.home.client(&[&add[..], &["--key-source", &source(scene)]].concat()).unwrap();
+    // When the key ends: what a test does to that call is meant for the rotation's own.
+    assert!(scene.platform.wait_for_requests(Endpoint::IamKeyDetails, 1, PATIENCE));
     agent
 }
 

@@ -210,6 +210,47 @@ fn every_platform_sells_a_token() {
 }
 
 #[test]
+fn when_an_ibm_cloud_key_ends_is_asked_once_and_told_and_no_token_waits_for_it() {
+    let scene = Scene::new();
+    let (file, _agent) = (scene.home.write("cloud-key", KEY), scene.home.start_agent());
+    scene.platform.add_iam_key(KEY);
+    let add = |more: &[&str]| {
+        let url = scene.platform.url();
+        let add =
+            ["add", "--platform", "ibm-cloud", "--url", &url, "--auth-url", &url, "--ca-file", &scene.ca];
+        scene.home.client_with(&[&add[..], more].concat(), KEY).unwrap();
+    };
+    let status = || scene.home.client(&["status", "--profile", "cloud", "--json"]).json();
+    let ends = || status()["profiles"][0]["key_expires_at"].clone();
+
+    // The agent's own clock tells what is ten days ahead.
+    add(&["--profile", "cloud", "--key-source", "session", "--key-stdin", "--no-verify", "--ttl", "240h"]);
+    let minute = ends().as_str().unwrap().get(..16).unwrap().to_owned();
+    scene.home.client(&["remove", "--profile", "cloud", "--yes"]).unwrap();
+    scene.platform.set_iam_key_expires_at(KEY, &format!("{minute}+0000"));
+
+    scene.platform.pause_at(Endpoint::IamKeyDetails);
+    add(&["--profile", "cloud", "--key-source", &format!("file:{}", file.display())]);
+    scene.home.client(&["token", "--profile", "cloud"]).unwrap();
+    assert!(ends().is_null(), "the platform has not answered yet");
+    scene.platform.resume();
+    wait_until("the platform has told", || ends() == format!("{minute}:00Z"));
+    let lines = scene.home.client(&["status"]).unwrap();
+    assert!(lines.contains("\n  warning   the key ends within 14 days"), "{lines}");
+    assert!(scene.home.client(&["status", "--check"]).ok, "it still buys tokens");
+
+    scene.home.client(&["refresh", "--profile", "cloud"]).unwrap();
+    let passphrase = "correct horse battery staple";
+    scene.home.client_with(&["lock", "--set-passphrase", "--passphrase-stdin"], passphrase).unwrap();
+    scene.home.client_with(&["unlock", "--passphrase-stdin"], passphrase).unwrap();
+    assert_eq!(ends(), format!("{minute}:00Z"), "it is kept with the key");
+    scene.home.client(&["refresh", "--profile", "cloud"]).unwrap();
+    let requests = scene.platform.requests();
+    let asked = requests.iter().filter(|request| request.endpoint == Endpoint::IamKeyDetails).count();
+    assert_eq!((asked, scene.platform.exchanges()), (1, 3));
+}
+
+#[test]
 fn every_format_carries_the_same_token() {
     let scene = Scene::new();
     let _agent = scene.warm();

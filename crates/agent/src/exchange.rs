@@ -208,6 +208,7 @@ async fn read_key(
         binding: binding.unwrap_or_else(|| now.clone()),
         added_at: surroundings.clock.wall(),
         until: None,
+        told: None,
     }))
 }
 

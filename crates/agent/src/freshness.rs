@@ -92,6 +92,16 @@ pub enum Outcome {
     Unchanged,
 }
 
+impl Outcome {
+    /// Returns the token that was bought.
+    pub fn token(&self) -> Option<Secret> {
+        match self {
+            Self::Bought(bought) => Some(bought.token.clone()),
+            Self::Failed(_) | Self::Unchanged => None,
+        }
+    }
+}
+
 /// What must be done now.
 #[derive(Debug)]
 pub enum Effect<W> {

@@ -19,6 +19,7 @@ use crate::config::ProfileName;
 use crate::error::Problem;
 use crate::freshness::Bought;
 use crate::kept_key::KeptKey;
+use crate::key_end::Told;
 use crate::keyhole::wrong_passphrase;
 use crate::lock::{AutoLock, Event, Lock, Record, RecordFile};
 use crate::seal::{Private, Public, SealError, SealedPrivate};
@@ -107,6 +108,7 @@ struct Key {
     binding: Binding,
     added_at: i64,
     until: Option<Duration>,
+    told: Option<Told>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -145,11 +147,12 @@ impl From<Held> for Contents {
     fn from(Held { key, token }: Held) -> Self {
         let text = |text: &str| Zeroizing::new(text.to_owned());
         Self {
-            key: key.map(|HeldKey { key, binding, added_at, until }| Key {
+            key: key.map(|HeldKey { key, binding, added_at, until, told }| Key {
                 text: text(key.expose().expose()),
                 binding,
                 added_at,
                 until: until.map(|until| until.0),
+                told,
             }),
             token: token.map(|Bought { token, sent, life }| Token {
                 text: text(token.expose()),
@@ -171,9 +174,9 @@ impl Contents {
     fn into_held(self, pool: &Pool) -> Result<Held, Problem> {
         let key = match self.key {
             None => None,
-            Some(Key { text, binding, added_at, until }) => {
+            Some(Key { text, binding, added_at, until, told }) => {
                 let key = KeptKey::new(pool, &ApiKey::new(text.as_str().to_owned()))?;
-                Some(HeldKey { key: Arc::new(key), binding, added_at, until: until.map(Steady) })
+                Some(HeldKey { key: Arc::new(key), binding, added_at, until: until.map(Steady), told })
             }
         };
         let token = self.token.map(|Token { text, sent, life }| Bought {

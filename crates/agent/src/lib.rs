@@ -19,6 +19,7 @@ pub mod harden;
 mod keeper;
 pub mod kept_key;
 pub mod key_change;
+pub mod key_end;
 pub mod key_source;
 pub mod keyhole;
 mod listening;

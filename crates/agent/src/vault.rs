@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use dph_agent_platform::ProxyEnv;
-use dph_agent_protocol::{ErrorCode, Listing, PAGE_LEN, Selector};
+use dph_agent_protocol::{ErrorCode, Listing, PAGE_LEN, Secret, Selector};
 use dph_agent_secret::Pool;
 use dph_agent_secret::wiped_stack::Wiping;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -25,6 +25,7 @@ use crate::exchange::{Attempt, Finished};
 use crate::freshness::{Answer, Dice, Effect, Freshness, Mode, Outcome};
 use crate::keeper::{Held, Keeper};
 use crate::kept_key::KeptKey;
+use crate::key_end::{self, Question, Told};
 use crate::key_source::SealedFolder;
 use crate::lock::{Event, LockOn, RecordFile};
 use crate::seal::SealedPrivate;
@@ -47,6 +48,8 @@ pub struct HeldKey {
     pub added_at: i64,
     /// When it is to be wiped.
     pub until: Option<Steady>,
+    /// What its platform told of it.
+    pub told: Option<Told>,
 }
 
 /// Returns what is told to those whom the agent's end leaves without an answer.
@@ -85,6 +88,8 @@ struct Vault {
     /// What they held when the lock came.
     put_away: BTreeMap<ProfileName, PutAway>,
     attempts: JoinSet<Finished>,
+    /// Questions about keys, beside the attempts.
+    questions: JoinSet<Option<key_end::Answer>>,
     /// Whose attempt each task makes.
     running: HashMap<Id, (ProfileName, u64)>,
     surroundings: Surroundings,
@@ -103,6 +108,7 @@ impl Vault {
             changes: BTreeMap::new(),
             put_away: BTreeMap::new(),
             attempts: JoinSet::new(),
+            questions: JoinSet::new(),
             running: HashMap::new(),
             surroundings,
             next_run: 0,
@@ -125,6 +131,7 @@ impl Vault {
                     None => return,
                 },
                 Some(ended) = self.attempts.join_next_with_id() => self.ended(ended),
+                Some(answer) = self.questions.join_next() => self.told(answer.ok().flatten()),
                 ring = std::future::poll_fn(|cx| alarm.poll_ring(cx)) => {
                     set_to = None;
                     self.rung(ring);
@@ -243,13 +250,39 @@ impl Vault {
             return;
         };
         entry.exchanges += finished.exchanges;
-        if finished.key.is_some() {
-            entry.key = finished.key;
+        if let Some(mut key) = finished.key {
+            let same = entry.key.as_ref().filter(|held| held.key == key.key);
+            key.told = same.and_then(|held| held.told);
+            entry.key = Some(key);
         }
         report(&name, entry, &finished.outcome);
         account::exchange(&name, &finished.outcome, &self.surroundings);
+        let bearer = finished.outcome.token();
         let effects = entry.freshness.finished(finished.outcome, now, dice());
         self.carry_out(&name, effects);
+        self.ask_about_key(&name, bearer);
+    }
+
+    /// Asks the platform about the key that bought a token, where that is due.
+    fn ask_about_key(&mut self, name: &ProfileName, bearer: Option<Secret>) {
+        let (Some(bearer), Some(entry)) = (bearer, self.entries.get_mut(name)) else { return };
+        let Some(held) = entry.key.as_mut() else { return };
+        let Some(told) = key_end::due(&entry.profile, held.told, self.surroundings.clock.steady()) else {
+            return;
+        };
+        held.told = Some(told);
+        let question = Question { profile: Arc::clone(&entry.profile), held: held.clone(), bearer };
+        self.questions.spawn(Wiping::new(question.ask(self.surroundings.clone())));
+    }
+
+    /// The platform told something about a key; it is for the key that is still held.
+    fn told(&mut self, answer: Option<key_end::Answer>) {
+        let Some(answer) = answer else { return };
+        let entry = self.entries.get_mut(&answer.profile.name);
+        let held = entry.and_then(|entry| entry.key.as_mut()).filter(|held| held.key == answer.key);
+        if let Some(told) = held.and_then(|held| held.told.as_mut()) {
+            told.expires_at = answer.expires_at;
+        }
     }
 
     fn rung(&mut self, ring: Ring) {
@@ -337,6 +370,7 @@ impl Vault {
     /// Answers everybody who waits; who asks from now on finds no entry.
     fn end(&mut self) {
         self.attempts.abort_all();
+        self.questions.abort_all();
         for (name, mut entry) in std::mem::take(&mut self.entries) {
             let effects = entry.freshness.dropped(&stopping());
             self.carry_out(&name, effects);
@@ -375,8 +409,10 @@ impl Vault {
         entry.run = self.next_run;
         (entry.key, entry.withheld, entry.deferred) = (install.key, None, None);
         entry.exchanges += install.exchanges;
+        let bearer = install.bought.as_ref().map(|bought| bought.token.clone());
         let effects = entry.freshness.installed(install.bought, now, dice());
         self.carry_out(name, effects);
+        self.ask_about_key(name, bearer);
         Ok(())
     }
 
@@ -398,6 +434,7 @@ impl Vault {
         warn!("all keys and tokens were dropped by a signal");
         account::dropped_by_signal(&self.surroundings);
         self.attempts.abort_all();
+        self.questions.abort_all();
         let at = self.surroundings.clock.steady();
         let names: Vec<_> = self.entries.keys().chain(self.put_away.keys()).cloned().collect();
         names.iter().for_each(|name| self.withhold(name, Withheld::Signalled { at }));

@@ -1,7 +1,7 @@
 //! Durations and instants as people write and read them.
 
 use std::fmt::Write;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 const UNITS: [(char, u64); 3] = [('h', 3600), ('m', 60), ('s', 1)];
 
@@ -34,6 +34,16 @@ pub(crate) fn spell_duration(ms: u64) -> String {
         }
     }
     text
+}
+
+/// Returns the wall clock's time in seconds since 1970, as far as it is not before that.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the agent tells when things end, not how soon; what hangs on it is a line for people, no decision"
+)]
+pub(crate) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }
 
 /// First and last second that four digits of a year can show.

@@ -208,6 +208,15 @@ impl MockPlatform {
         self.change_iam_key(api_key, |key| key.disabled = disabled);
     }
 
+    /// Sets when an API key of IBM Cloud ends, in IAM's form; that is told, and has no effect.
+    ///
+    /// # Panics
+    ///
+    /// If there is no such key.
+    pub fn set_iam_key_expires_at(&self, api_key: &str, expires_at: &str) {
+        self.change_iam_key(api_key, |key| key.expires_at = Some(expires_at.to_owned()));
+    }
+
     /// Returns the names of the API keys of IBM Cloud, oldest first.
     #[must_use]
     pub fn iam_key_names(&self) -> Vec<String> {

@@ -339,7 +339,7 @@ async fn keep(
     let exchanges = u64::from(bought.is_some());
     let kept = key.map(|key| KeptKey::new(&desk.surroundings.pool, &key)).transpose()?;
     let until = ttl.map(|ttl| desk.surroundings.clock.steady() + ttl);
-    let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at, until });
+    let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at, until, told: None });
     desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await?;
     desk.changes.found_again(&profile.name).await
 }

@@ -123,7 +123,7 @@ async fn open_sealed_key(
         return Ok(None);
     };
     let key = Arc::new(KeptKey::new(pool, &key)?);
-    Ok(Some(HeldKey { key, binding, added_at: clock.wall(), until: None }))
+    Ok(Some(HeldKey { key, binding, added_at: clock.wall(), until: None, told: None }))
 }
 
 /// Tells whether the agent is locked, and what opens it.

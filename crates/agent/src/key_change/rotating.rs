@@ -123,6 +123,7 @@ impl Rotation<'_> {
             binding: self.key.binding.clone(),
             added_at: self.tools.surroundings.clock.wall(),
             until: None,
+            told: None,
         };
         let (profile, bought) = (Arc::clone(self.profile), proof.map(Bearer::into_bought));
         let install = Install { profile, key: Some(key.clone()), bought, exchanges: 1 };

@@ -146,7 +146,7 @@ impl Entry {
             entry: self.profile.entry(),
             key_state: self.key_state(),
             key_added_at: self.key.as_ref().map(|key| key.added_at),
-            key_expires_at: self.key.as_ref().and_then(|key| key.until).map(shown),
+            key_expires_at: self.key.as_ref().and_then(|key| ends(key, shown)),
             token_state: self.freshness.token_state(now),
             usable_until: self.freshness.usable_until().map(shown),
             next_refresh_at: self.freshness.next_due().map(shown),
@@ -172,6 +172,12 @@ impl Entry {
         let (problem, since) = self.withheld.filter(|_| self.key.is_none())?.told(&self.profile);
         since.map(|since| error(&problem, since, None))
     }
+}
+
+/// Returns when a key ends, by the user's wish or by the platform's word, whichever comes first.
+fn ends(key: &HeldKey, shown: impl Fn(Steady) -> i64) -> Option<i64> {
+    let told = key.told.and_then(|told| told.expires_at);
+    key.until.map(shown).into_iter().chain(told).min()
 }
 
 fn seconds(duration: std::time::Duration) -> i64 {

@@ -65,6 +65,7 @@ impl Vault {
     fn fall(&mut self) -> Saving {
         self.keeper.happened(Event::Lock, self.surroundings.clock.steady(), self.config.auto_lock);
         self.attempts.abort_all();
+        self.questions.abort_all();
         let to = self.keeper.record.key.as_ref().map(SealedPrivate::public);
         for (name, mut entry) in std::mem::take(&mut self.entries) {
             self.next_run += 1;

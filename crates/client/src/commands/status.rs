@@ -3,8 +3,8 @@
 use std::fmt;
 
 use dph_agent_protocol::{
-    AgentStatus, AuditState, ErrorCode, KeyState, LastError, Page, ProfileEntry, ProfileStatus, Reply,
-    Request, StatusRequest, Statuses, TokenState,
+    AgentStatus, AuditState, ErrorCode, KeySourceKind, KeyState, LastError, Page, PlatformKind, ProfileEntry,
+    ProfileStatus, Reply, Request, StatusRequest, Statuses, TokenState,
 };
 
 use crate::cli::{Args, Command, Opt};
@@ -13,7 +13,7 @@ use crate::exit::Error;
 use crate::json::Json;
 use crate::output::{self, visible};
 use crate::session::{Session, unexpected_reply};
-use crate::time::rfc3339;
+use crate::time::{now, rfc3339};
 use crate::wiped::Wiped;
 
 pub(crate) const STATUS: Command = Command {
@@ -24,6 +24,9 @@ pub(crate) const STATUS: Command = Command {
     changes: false,
     run,
 };
+
+/// A key that ends sooner than these seconds is warned about: 14 days.
+const WARN_BEFORE: i64 = 14 * 24 * 3600;
 
 fn run(args: &Args) -> Result<(), Error> {
     let (statuses, audit) = fetch(args)?;
@@ -161,6 +164,9 @@ fn add_profile_lines(text: &mut String, profile: &ProfileStatus) {
     add_line(text, format_args!("{name}: {platform} at {url}, user {user}"));
     let (since, end) = (when(", since ", profile.key_added_at), when(", ends ", profile.key_expires_at));
     add_line(text, format_args!("  key       {key_state}, from {key_source}{since}{end}"));
+    if let Some(warning) = end_warning(profile, now()) {
+        add_line(text, format_args!("  warning   {warning}"));
+    }
     let (until, next) =
         (when(", usable until ", profile.usable_until), when(", next ", profile.next_refresh_at));
     add_line(text, format_args!("  token     {token_state}{until}{next}"));
@@ -168,6 +174,20 @@ fn add_profile_lines(text: &mut String, profile: &ProfileStatus) {
     if let Some(LastError { code, message, since, next_try_at }) = &profile.last_error {
         let (since, next) = (rfc3339(*since), when(", tried again ", *next_try_at));
         add_line(text, format_args!("  error     {message} ({code}, since {since}{next})"));
+    }
+}
+
+/// Returns what is to be said of a key that ends soon at IBM Cloud, which alone tells when one does. A key in memory
+/// only may end by its user's own `--ttl`, which is no news; once that is over there is no key.
+fn end_warning(profile: &ProfileStatus, now: i64) -> Option<&'static str> {
+    let ProfileEntry { platform, key_source, .. } = &profile.entry;
+    let ends = profile.key_expires_at.filter(|_| *platform == PlatformKind::IBM_CLOUD)?;
+    match ends.saturating_sub(now) {
+        ..=0 => Some("the key has ended: add another one"),
+        1..=WARN_BEFORE if *key_source != KeySourceKind::SESSION => {
+            Some("the key ends within 14 days: rotate it, or add another one")
+        }
+        _ => None,
     }
 }
 
@@ -224,4 +244,54 @@ fn add_profile(json: &mut Json, profile: &ProfileStatus) {
         }
     };
     json.close("}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn profile(
+        platform: PlatformKind,
+        key_source: KeySourceKind,
+        key_expires_at: Option<i64>,
+    ) -> ProfileStatus {
+        ProfileStatus {
+            entry: ProfileEntry {
+                name: "p".to_owned(),
+                platform,
+                url: "https://dph.example.com".to_owned(),
+                username: None,
+                key_source,
+            },
+            key_state: KeyState::HELD,
+            key_added_at: Some(0),
+            key_expires_at,
+            token_state: TokenState::NONE,
+            usable_until: None,
+            next_refresh_at: None,
+            served: 0,
+            exchanges: 0,
+            last_error: None,
+        }
+    }
+
+    #[test]
+    fn a_key_that_ibm_cloud_ends_is_warned_about_for_14_days_and_afterwards() {
+        let (now, cloud) = (1_800_000_000, PlatformKind::IBM_CLOUD);
+        let warning =
+            |source, ends| end_warning(&profile(cloud, source, Some(ends)), now).unwrap_or_default();
+        let (kept, session) = (KeySourceKind::KEYRING, KeySourceKind::SESSION);
+        for ends in [i64::MIN, now - 1, now] {
+            assert!(warning(kept, ends).contains("has ended"), "{ends}");
+            assert!(warning(session, ends).contains("has ended"), "{ends}");
+        }
+        for ends in [now + 1, now + WARN_BEFORE] {
+            assert!(warning(kept, ends).contains("within 14 days"), "{ends}");
+            assert!(warning(session, ends).is_empty(), "{ends}");
+        }
+        assert!(warning(kept, now + WARN_BEFORE + 1).is_empty());
+        assert!(warning(kept, i64::MAX).is_empty());
+        assert!(end_warning(&profile(cloud, kept, None), now).is_none());
+        assert!(end_warning(&profile(PlatformKind::SOFTWARE_HUB, kept, Some(now)), now).is_none());
+    }
 }
