@@ -130,7 +130,7 @@ impl MockPlatform {
             Port::open(options.port.unwrap_or(0))?
         };
         let scheme = if options.plain_http { "http" } else { "https" };
-        let url = format!("{scheme}://localhost:{}", port.number()?);
+        let url = format!("{scheme}://localhost:{}", port.number());
         let shared = Arc::new(Shared::new(State::new(&options), options.on_answer));
         let (commands, receiver) = unbounded_channel();
         let server = server::run(

@@ -79,44 +79,68 @@ impl Shared {
 
 /// The port: listening, or kept for later while connections to it are refused.
 #[derive(Debug)]
-pub(crate) enum Port {
-    Open(TcpListener),
-    Closed(TcpSocket),
+pub(crate) struct Port {
+    number: u16,
+    listener: Option<TcpListener>,
+    /// Bound from beginning to end, so that nobody else is given the number in between. Windows has no
+    /// bind beside another that is safe, and there the number is left to luck.
+    #[cfg(unix)]
+    _kept: TcpSocket,
 }
 
 impl Port {
     /// Opens `port` on loopback; 0 lets the system choose.
+    #[cfg(unix)]
     pub(crate) fn open(port: u16) -> io::Result<Self> {
-        Ok(Self::Open(bind(port)?.listen(BACKLOG)?))
+        let kept = bind(port)?;
+        let number = kept.local_addr()?.port();
+        Ok(Self { number, listener: Some(listen(number)?), _kept: kept })
     }
 
-    pub(crate) fn number(&self) -> io::Result<u16> {
-        match self {
-            Self::Open(listener) => listener.local_addr().map(|at| at.port()),
-            Self::Closed(socket) => socket.local_addr().map(|at| at.port()),
+    #[cfg(not(unix))]
+    pub(crate) fn open(port: u16) -> io::Result<Self> {
+        let listener = listen(port)?;
+        Ok(Self { number: listener.local_addr()?.port(), listener: Some(listener) })
+    }
+
+    pub(crate) fn number(&self) -> u16 {
+        self.number
+    }
+
+    /// Refuses connections from now on.
+    fn close(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            hang_up(&listener);
         }
     }
 
-    /// Refuses connections from now on; the socket that is bound keeps others off the number.
-    fn close(self) -> io::Result<Self> {
-        let number = self.number()?;
-        drop(self);
-        Ok(Self::Closed(bind(number)?))
-    }
-
-    fn reopen(self) -> io::Result<Self> {
-        match self {
-            Self::Open(listener) => Ok(Self::Open(listener)),
-            Self::Closed(socket) => Ok(Self::Open(socket.listen(BACKLOG)?)),
+    fn reopen(&mut self) -> io::Result<()> {
+        if self.listener.is_none() {
+            self.listener = Some(listen(self.number)?);
         }
+        Ok(())
     }
 
     async fn accept(&self) -> io::Result<TcpStream> {
-        match self {
-            Self::Open(listener) => listener.accept().await.map(|(stream, _)| stream),
-            Self::Closed(_) => future::pending().await,
+        match &self.listener {
+            Some(listener) => listener.accept().await.map(|(stream, _)| stream),
+            None => future::pending().await,
         }
     }
+}
+
+/// Stops listening at once. Closing alone would not: another thread may be starting a program, and for
+/// a moment that has copies of every descriptor.
+fn hang_up(listener: &TcpListener) {
+    #[cfg(unix)]
+    // What has no such call for a listener closes it a moment later.
+    let _best_effort = rustix::net::shutdown(listener, rustix::net::Shutdown::Both);
+    #[cfg(not(unix))]
+    let _ = listener;
+}
+
+fn listen(port: u16) -> io::Result<TcpListener> {
+    bind(port)?.listen(BACKLOG)
 }
 
 fn bind(port: u16) -> io::Result<TcpSocket> {
@@ -124,6 +148,9 @@ fn bind(port: u16) -> io::Result<TcpSocket> {
     // On Windows the option would let others take the port over.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
+    // Others than Linux let two sockets have one address by this option only.
+    #[cfg(all(unix, not(target_os = "linux")))]
+    socket.set_reuseport(true)?;
     socket.bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))?;
     Ok(socket)
 }
@@ -142,11 +169,11 @@ pub(crate) async fn run(
                 None => return Ok(()),
                 Some(Command::StopListening(done)) => {
                     connections.shutdown().await;
-                    port = port.close()?;
+                    port.close();
                     report(&done);
                 }
                 Some(Command::ListenAgain(done)) => {
-                    port = port.reopen()?;
+                    port.reopen()?;
                     report(&done);
                 }
             },

@@ -1,8 +1,9 @@
 //! Every fault does to the peer what its name says.
 
 use std::io;
+use std::process::Command;
 use std::sync::mpsc;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
 use dph_agent_mock_platform::{Endpoint, Fault, MockPlatform, Options, RetryAfter, Times};
@@ -214,6 +215,26 @@ fn a_platform_that_is_down_refuses_connections_and_comes_back_on_its_port() {
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         platform.listen_again();
     }
+}
+
+/// A program that is being started has, for a moment, a copy of every descriptor: the listening one, too.
+#[test]
+fn the_port_is_kept_while_programs_start_elsewhere_in_the_process() {
+    let platform = with_alice();
+    let start_programs = || {
+        for _ in 0..200 {
+            assert!(Command::new(env!("CARGO_BIN_EXE_dph-mock-platform")).arg("--version").output().is_ok());
+        }
+    };
+    thread::scope(|scope| {
+        let starters = [0; 4].map(|_| scope.spawn(start_programs));
+        while !starters.iter().all(ScopedJoinHandle::is_finished) {
+            platform.stop_listening();
+            assert_eq!(client::tcp(&platform).err().unwrap().kind(), io::ErrorKind::ConnectionRefused);
+            platform.listen_again();
+        }
+    });
+    assert_eq!(authorize(&platform, "alice", "alices-key").unwrap().status, 200);
 }
 
 #[test]
