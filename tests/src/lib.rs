@@ -8,6 +8,7 @@
 #![allow(missing_docs, reason = "names of test helpers say what they do")]
 
 mod scene;
+mod terminal;
 
 use std::ffi::OsStr;
 use std::fs;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use scene::{KEY, Scene};
+pub use terminal::Terminal;
 
 /// How long anything may take before a test gives up on it.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -8,18 +8,16 @@
     reason = "a failed assumption is a failed test"
 )]
 
-use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::os::fd::OwnedFd;
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dph_agent_mock_platform::MockPlatform;
-use dph_agent_tests::{AgentProcess, Home, Ran, program, run, wait_for, wait_until};
+use dph_agent_tests::{AgentProcess, Home, Ran, Terminal, program, run, wait_for, wait_until};
 use rustix::process::Signal;
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use serde_json::Value;
 
 const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
@@ -120,40 +118,21 @@ impl Scene {
     }
 
     /// Starts a client on a terminal of its own.
-    fn on_terminal(&self, arguments: &[&str]) -> Terminal {
-        let screen = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        grantpt(&screen).unwrap();
-        unlockpt(&screen).unwrap();
-        let name = ptsname(&screen, Vec::new()).unwrap().into_string().unwrap();
-        let flags = rustix::fs::OFlags::RDWR | rustix::fs::OFlags::NOCTTY;
-        let line = rustix::fs::open(name, flags, rustix::fs::Mode::empty()).unwrap();
-        let mut command = self.home.command("setsid");
-        command.args(["--ctty", "--wait"]).arg(program("dph-agent-client")).args(arguments);
-        command.stdin(line.try_clone().unwrap()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Terminal { screen: screen.into(), _line: line, child: command.spawn().unwrap() }
-    }
-}
-
-/// A terminal whose keyboard and screen are ours, and the client on it.
-struct Terminal {
-    screen: File,
-    _line: OwnedFd,
-    child: Child,
-}
-
-impl Terminal {
-    fn type_at(&mut self, question: &str, keys: &str) {
-        let mut shown = Vec::new();
-        while !String::from_utf8_lossy(&shown).ends_with(question) {
-            let mut byte = [0];
-            self.screen.read_exact(&mut byte).unwrap();
-            shown.extend(byte);
-        }
-        self.screen.write_all(keys.as_bytes()).unwrap();
+    fn on_terminal(&self, arguments: &[&str]) -> (Terminal, Child) {
+        let terminal = Terminal::new();
+        let mut client = self.home.command(program("dph-agent-client"));
+        let mut client = terminal.controlling(client.args(arguments));
+        let child = client.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        (terminal, child)
     }
 
-    fn end(self) -> Ran {
-        end(self.child)
+    /// Approves on a terminal, with a passphrase.
+    fn approve_with(&self, id: &str, passphrase: &str) -> Ran {
+        let (mut terminal, client) = self.on_terminal(&["approve", id]);
+        terminal.shown_until("Passphrase: ");
+        terminal.type_keys(passphrase);
+        terminal.type_keys("\r");
+        end(client)
     }
 }
 
@@ -336,7 +315,8 @@ fn without_a_display_a_request_waits_until_a_second_terminal_approves_it() {
     assert!(waiting["expires_in"].as_u64().unwrap() <= 60 && waiting["since"].is_string(), "{waiting}");
     assert!(scene.home.client(&["pending"]).unwrap().starts_with(&format!("{}  prod  /", id(&waiting))));
     assert_eq!(scene.explain(asker.id())["verdict"], "confirm");
-    scene.on_terminal(&["approve", &id(&waiting)]).end().unwrap();
+    let (_terminal, client) = scene.on_terminal(&["approve", &id(&waiting)]);
+    end(client).unwrap();
     assert!(!end(asker).unwrap().is_empty());
     assert!(scene.pending().is_empty());
     scene.home.client(&["approve", &id(&waiting)]).failed_with(1);
@@ -411,13 +391,9 @@ fn where_a_passphrase_is_set_approving_takes_it() {
     let id = scene.id_of_the_only_one();
     scene.home.client(&["approve", &id]).failed_with(2);
     scene.home.client_with(&["approve", &id, "--passphrase-stdin"], "wrong").failed_with(4);
-    let mut terminal = scene.on_terminal(&["approve", &id]);
-    terminal.type_at("Passphrase: ", "wrong\r");
-    terminal.end().failed_with(4);
+    scene.approve_with(&id, "wrong").failed_with(4);
     assert_eq!(scene.id_of_the_only_one(), id, "it still waits");
-    let mut terminal = scene.on_terminal(&["approve", &id]);
-    terminal.type_at("Passphrase: ", &format!("{PASSPHRASE}\r"));
-    terminal.end().unwrap();
+    scene.approve_with(&id, PASSPHRASE).unwrap();
     end(asker).unwrap();
     let asker = scene.ask();
     scene.home.client(&["deny", &scene.id_of_the_only_one()]).unwrap();
