@@ -28,8 +28,13 @@ pub use terminal::Terminal;
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Looks again and again until `look` returns something.
-pub fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+pub fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, look)
+}
+
+/// Looks again and again until `look` returns something, where that takes longer than most things do.
+pub fn wait_within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let end = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;

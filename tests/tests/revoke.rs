@@ -7,10 +7,11 @@
 )]
 
 use std::fs;
+use std::thread;
 
 use dph_agent_mock_platform::{Endpoint, Fault, Times};
 use dph_agent_secret::scan;
-use dph_agent_tests::{AgentProcess, KEY, Ran, Scene, wait_until};
+use dph_agent_tests::{AgentProcess, KEY, PATIENCE, Ran, Scene, wait_until};
 use rustix::process::Signal;
 
 const PASSPHRASE: &str = "correct horse battery staple";
@@ -38,7 +39,9 @@ fn generated(scene: &Scene) -> usize {
 }
 
 fn wishes(scene: &Scene) -> usize {
-    fs::read_dir(scene.home.path(".local/state/dph-agent/changes")).map_or(0, Iterator::count)
+    let files =
+        fs::read_dir(scene.home.path(".local/state/dph-agent/changes")).into_iter().flatten().flatten();
+    files.filter(|file| file.path().extension().is_some_and(|ending| ending == "json")).count()
 }
 
 #[test]
@@ -232,4 +235,61 @@ fn a_key_that_came_into_the_place_of_the_one_that_was_meant_is_not_touched() {
     wait_until("it is over", || scene.profile()["key_state"] != "revoking");
     assert!(scene.platform.is_valid_key(&newer) && generated(&scene) == 0);
     scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
+fn stray_refusals_are_not_taken_for_the_end_of_a_key() {
+    let scene = scene();
+    let _agent = scene.warm();
+    let stray = Fault::Unauthorized { json: true };
+    scene.platform.script(Endpoint::Authorize, stray.clone(), Times::N(2));
+    let done = revoke(&scene, &["--json"]);
+    assert_eq!(done.json()["outcome"], "revoked", "it was valid all the time: {done:?}");
+    assert!(!scene.platform.is_valid_key(KEY));
+
+    // The call changed nothing, and its answer says nothing.
+    let scene = self::scene();
+    let _agent = scene.warm();
+    scene.platform.script(Endpoint::GenerateKey, Fault::ServerError(503, None), Times::N(1));
+    scene.platform.pause_at(Endpoint::GenerateKey);
+    thread::scope(|scope| {
+        let waiting = scope.spawn(|| revoke(&scene, &["--wait", "--json"]));
+        assert!(scene.platform.wait_for_requests(Endpoint::GenerateKey, 1, PATIENCE));
+        scene.platform.script(Endpoint::Authorize, stray, Times::N(2));
+        scene.platform.resume();
+        assert_eq!(waiting.join().unwrap().json()["outcome"], "revoked");
+    });
+    assert!(!scene.platform.is_valid_key(KEY), "what is called revoked is");
+    assert_eq!(generated(&scene), 2);
+}
+
+#[test]
+fn a_revoke_waits_for_a_key_that_is_withheld_and_is_not_forgotten() {
+    let scene = scene();
+    let agent = with_a_file(&scene);
+    scene.platform.stop_listening();
+    revoke(&scene, &[]).failed_with(7);
+    agent.signal(Signal::USR1);
+    wait_until("the key is dropped", || scene.home.log().contains("dropped by a signal"));
+    scene.platform.listen_again();
+    revoke(&scene, &[]).failed_with(5);
+    assert_eq!(scene.profile()["key_state"], "revoking");
+    scene.home.client(&["unlock"]).unwrap();
+    revoke(&scene, &["--wait"]).unwrap();
+    assert!(!scene.platform.is_valid_key(KEY));
+}
+
+#[test]
+fn a_change_is_carried_out_by_one_of_two_agents() {
+    let scene = scene();
+    let first = with_a_file(&scene);
+    let other = scene.home.path("other.sock").display().to_string();
+    let second = scene.home.spawn_agent_with(|agent| agent.args(["--socket", &other]));
+    wait_until("the second answers", || scene.home.client(&["ping", "--socket", &other]).ok);
+    let refused = scene.home.client(&["revoke", "--yes", "--socket", &other]);
+    assert!(refused.failed_with(2).err.contains("another agent"), "{refused:?}");
+    first.stop();
+    scene.home.client(&["revoke", "--yes", "--socket", &other]).unwrap();
+    assert!(!scene.platform.is_valid_key(KEY));
+    drop(second);
 }

@@ -180,8 +180,12 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
         let _still = match desk.vault.is_locked() {
-            // Whatever is under way has stopped, and finds no key when it goes on.
-            true => None,
+            true => {
+                desk.vault.drop_secrets(names.clone()).await?;
+                // In an emergency what is under way is given up. A try that cannot be cut off may yet bring a key.
+                desk.changes.abandon(&names).await;
+                None
+            }
             false => Some(desk.changes.standstill(&names).await?),
         };
         desk.vault.drop_secrets(names.clone()).await?;

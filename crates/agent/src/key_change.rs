@@ -9,17 +9,22 @@ pub mod schedule;
 mod worker;
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use dph_agent_protocol::{ChangeOutcome, ErrorCode};
 use tokio::sync::{OwnedMutexGuard, watch};
-use tracing::{error, info};
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
 
 use crate::config::{Profile, ProfileName};
 use crate::error::{Chain, Problem};
 use crate::exchange::blocking;
 use crate::key_source::Aside;
-use crate::vault::{ChangeKind, Surroundings, VaultHandle};
+use crate::lock::locked;
+use crate::vault::{ChangeKind, Surroundings, VaultHandle, stopping};
 
 pub use journal::Journal;
 use journal::Record;
@@ -49,11 +54,20 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
+/// How long the agent's end waits for a call that changes a key, and for the new key to be kept.
+const LAST_WAIT: Duration = Duration::from_secs(8);
+/// Pause between two looks at whether the agent that looks after changes of keys has ended.
+const CHARGE_PAUSE: Duration = Duration::from_secs(60);
+
 /// The changes that are under way.
 #[derive(Debug)]
 pub struct KeyChanges {
     tools: Tools,
     lines: Mutex<HashMap<ProfileName, (ChangeKind, Line)>>,
+    /// How the last change of each profile's key ended, and how many keys were replaced.
+    past: Mutex<HashMap<ProfileName, Past>>,
+    /// The right to carry out changes, which one of a user's agents has at a time.
+    charge: tokio::sync::Mutex<Option<File>>,
     /// Held while a change begins, and while a key is added or moved, so that neither begins in the middle of another.
     beginning: Arc<tokio::sync::Mutex<()>>,
 }
@@ -65,6 +79,57 @@ struct Tools {
     surroundings: Surroundings,
     journal: Journal,
     asides: Asides,
+    turns: Turns,
+    stop: CancellationToken,
+}
+
+impl Tools {
+    /// Waits until nothing may be asked of a platform any more, and says why.
+    async fn halted(&self) -> Problem {
+        tokio::select! {
+            biased;
+            () = self.vault.falls() => locked(),
+            () = self.stop.cancelled() => stopping(),
+        }
+    }
+
+    /// Makes sure that a platform may be asked for something.
+    fn may_go_on(&self) -> Result<(), Problem> {
+        match (self.vault.is_locked(), self.stop.is_cancelled()) {
+            (true, _) => Err(locked()),
+            (false, true) => Err(stopping()),
+            (false, false) => Ok(()),
+        }
+    }
+
+    /// Has what was put aside at hand, unless the agent was locked meanwhile.
+    fn offer(&self, name: &ProfileName, aside: Aside) {
+        let mut asides = self.asides.all();
+        // Looked at while the asides are held, so that a lock that comes now finds this one, too.
+        if !self.vault.is_locked() {
+            asides.insert(name.clone(), aside);
+        }
+    }
+}
+
+/// One change at a time for each user at a platform: two profiles may have one key.
+#[derive(Clone, Debug, Default)]
+struct Turns(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
+
+impl Turns {
+    async fn take(&self, profile: &Profile) -> OwnedMutexGuard<()> {
+        let whose = format!("{} {}", profile.auth_url, profile.username().unwrap_or_default());
+        let turn =
+            Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(whose).or_default());
+        turn.lock_owned().await
+    }
+}
+
+/// What is remembered of changes that have ended.
+#[derive(Debug, Default)]
+struct Past {
+    rotations: u64,
+    last: Option<(ChangeKind, Result<Report, Problem>)>,
 }
 
 /// What rotations put aside, for as long as the agent is open.
@@ -72,41 +137,82 @@ struct Tools {
 pub struct Asides(Arc<Mutex<HashMap<ProfileName, Aside>>>);
 
 impl Asides {
-    /// Has what was put aside at hand for a rotation that goes on.
-    pub fn offer(&self, name: &ProfileName, aside: Aside) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), aside);
-    }
-
     fn of(&self, name: &ProfileName) -> Option<Aside> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name).map(Aside::copy)
+        self.all().get(name).map(Aside::copy)
     }
 
     fn forget(&self, name: &ProfileName) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        self.all().remove(name);
     }
 
-    fn clear(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    fn all(&self) -> MutexGuard<'_, HashMap<ProfileName, Aside>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl KeyChanges {
-    /// Takes up nothing yet.
-    pub fn new(vault: VaultHandle, surroundings: Surroundings, journal: Journal) -> Self {
-        let tools = Tools { vault, surroundings, journal, asides: Asides::default() };
-        Self { tools, lines: Mutex::default(), beginning: Arc::default() }
-    }
-
-    /// Takes what an agent before this one put aside, now that it can be opened.
-    pub fn offer(&self, name: &ProfileName, aside: Aside) {
-        if matches!(self.line(name), Some((ChangeKind::Rotate, _))) && !self.tools.vault.is_locked() {
-            self.tools.asides.offer(name, aside);
+    /// Takes up nothing yet; `stop` says when the agent is to end.
+    pub fn new(
+        vault: VaultHandle,
+        surroundings: Surroundings,
+        journal: Journal,
+        stop: CancellationToken,
+    ) -> Self {
+        let tools =
+            Tools { vault, surroundings, journal, asides: Asides::default(), turns: Turns::default(), stop };
+        Self {
+            tools,
+            lines: Mutex::default(),
+            past: Mutex::default(),
+            charge: tokio::sync::Mutex::default(),
+            beginning: Arc::default(),
         }
     }
 
-    /// Takes up again what an agent before this one left. Called before anybody is served.
+    /// Takes what an agent before this one put aside, which is being opened. It goes before the lock does, so that
+    /// no rotation finds itself without.
+    pub fn offer(&self, name: &ProfileName, aside: Aside) {
+        if matches!(self.line(name), Some((ChangeKind::Rotate, _))) {
+            self.tools.asides.all().insert(name.clone(), aside);
+        }
+    }
+
+    /// Forgets what was put aside if the agent is locked.
+    pub fn forget_asides_if_locked(&self) {
+        if self.tools.vault.is_locked() {
+            self.tools.asides.all().clear();
+        }
+    }
+
+    /// Takes up again what an agent before this one left. Called before anybody is served. Where another agent of
+    /// this user looks after changes, this one does as soon as that one has ended.
     pub async fn resume(self: &Arc<Self>) {
-        for (name, record) in self.tools.journal.load_all() {
+        if let Err(problem) = self.take_charge().await {
+            warn!(problem = problem.message, "changes of keys are not carried out here");
+            tokio::spawn(Arc::clone(self).take_charge_later());
+        }
+    }
+
+    async fn take_charge_later(self: Arc<Self>) {
+        while !self.tools.stop.is_cancelled() && self.take_charge().await.is_err() {
+            sleep(CHARGE_PAUSE).await;
+        }
+    }
+
+    /// Makes sure that this agent is the one that carries out changes.
+    async fn take_charge(self: &Arc<Self>) -> Result<(), Problem> {
+        let mut charge = self.charge.lock().await;
+        if charge.is_none() {
+            let journal = self.tools.journal.clone();
+            *charge = Some(blocking(move || journal.claim()).await??);
+            self.take_up().await;
+        }
+        Ok(())
+    }
+
+    async fn take_up(self: &Arc<Self>) {
+        let journal = self.tools.journal.clone();
+        for (name, record) in blocking(move || journal.load_all()).await.unwrap_or_default() {
             match record {
                 Ok(record) => {
                     info!(profile = %name, kind = ?record.kind(), "goes on with what was begun before");
@@ -129,6 +235,7 @@ impl KeyChanges {
         kind: ChangeKind,
         name: &ProfileName,
     ) -> Result<watch::Receiver<Progress>, Problem> {
+        self.take_charge().await?;
         let _no_other = self.beginning.lock().await;
         let profile = &self.profile(name).await?;
         if let Some((under_way, line)) = self.line(&profile.name) {
@@ -140,8 +247,52 @@ impl KeyChanges {
         }
         let record = Record::new(kind, self.tools.surroundings.clock.wall(), profile);
         let (journal, name, copy) = (self.tools.journal.clone(), profile.name.clone(), record.clone());
-        blocking(move || journal.save(&name, &copy)).await??;
+        blocking(move || journal.begin(&name, &copy)).await??;
         Ok(self.start(profile.name.clone(), record).await)
+    }
+
+    /// Returns how a change goes on that was begun before, or how it has ended.
+    ///
+    /// # Errors
+    ///
+    /// When there was none.
+    pub fn join(&self, kind: ChangeKind, name: &ProfileName) -> Result<watch::Receiver<Progress>, Problem> {
+        if let Some((_, line)) = self.line(name).filter(|(under_way, _)| *under_way == kind) {
+            return Ok(line.progress());
+        }
+        let past = self.past();
+        let last = past.get(name).and_then(|past| past.last.as_ref());
+        let ended = last.filter(|(ended, _)| *ended == kind).map(|(_, ended)| ended.clone());
+        let progress =
+            Progress { ended: Some(ended.ok_or_else(|| nothing_under_way(name))?), ..Progress::default() };
+        Ok(watch::channel(progress).1)
+    }
+
+    /// Returns how many times the key of a profile was replaced since the agent was started.
+    pub fn rotations(&self, name: &ProfileName) -> u64 {
+        self.past().get(name).map_or(0, |past| past.rotations)
+    }
+
+    /// Ends what is being done to the keys of these profiles, sent or not, as soon as the try that is running has.
+    pub async fn abandon(&self, names: &[ProfileName]) {
+        for name in names {
+            if let Some((_, line)) = self.line(name) {
+                line.abandon().await;
+            }
+        }
+    }
+
+    /// Waits, when the agent is to end, for calls that have been sent, and for what they bring to be kept.
+    pub async fn settle(&self) {
+        let lines: Vec<Line> = self.lines().values().map(|(_, line)| line.clone()).collect();
+        let settled = async {
+            for line in lines {
+                line.rests().await;
+            }
+        };
+        if timeout(LAST_WAIT, settled).await.is_err() {
+            warn!("a change of a key is cut off in the middle: the next agent goes on with it");
+        }
     }
 
     /// Ends a change that has not been sent to the platform; returns how it ended.
@@ -150,15 +301,10 @@ impl KeyChanges {
     ///
     /// When there is none, or it has been sent.
     pub async fn cancel(&self, kind: ChangeKind, name: &ProfileName) -> Result<Report, Problem> {
-        let line = self.line(name).filter(|(under_way, _)| *under_way == kind).map(|(_, line)| line);
-        let Some(line) = line else {
-            return Err(Problem::new(
-                ErrorCode::BAD_REQUEST,
-                format!("nothing of the kind is under way for profile `{name}`"),
-                "see dph-agent-client status",
-            ));
-        };
-        line.cancel().await
+        match self.line(name).filter(|(under_way, _)| *under_way == kind) {
+            Some((_, line)) => line.cancel(&self.tools.journal, name).await,
+            None => Err(nothing_under_way(name)),
+        }
     }
 
     /// Keeps changes from beginning until what is returned is dropped, if none is under way for these profiles; that a
@@ -182,7 +328,7 @@ impl KeyChanges {
     pub async fn forget_when_locked(self: Arc<Self>) {
         loop {
             self.tools.vault.falls().await;
-            self.tools.asides.clear();
+            self.tools.asides.all().clear();
             self.tools.vault.opens().await;
         }
     }
@@ -208,7 +354,7 @@ impl KeyChanges {
         let (journal, whose) = (self.tools.journal.clone(), name.clone());
         blocking(move || journal.forget_age(&whose)).await?;
         match self.line(name) {
-            Some((ChangeKind::Lost, line)) => line.cancel().await.map(drop),
+            Some((ChangeKind::Lost, line)) => line.cancel(&self.tools.journal, name).await.map(drop),
             _ => Ok(()),
         }
     }
@@ -230,10 +376,24 @@ impl KeyChanges {
 
     /// Goes on to the end, and where that is the loss of the key on to the end of that.
     async fn carry_out(self: Arc<Self>, name: ProfileName, mut worker: Worker) {
-        while let Some(lost) = worker.run(|| drop(self.lines().remove(&name))).await {
+        while let Some(lost) = worker.run(|kind, ended| self.leave(&name, kind, ended)).await {
             worker = self.enlist(&name, lost).0;
             worker.announce().await;
         }
+    }
+
+    fn leave(&self, name: &ProfileName, kind: ChangeKind, ended: &Result<Report, Problem>) {
+        self.lines().remove(name);
+        let mut past = self.past();
+        let past = past.entry(name.clone()).or_default();
+        past.last = Some((kind, ended.clone()));
+        if ended.as_ref().is_ok_and(|report| report.outcome == ChangeOutcome::ROTATED) {
+            past.rotations += 1;
+        }
+    }
+
+    fn past(&self) -> MutexGuard<'_, HashMap<ProfileName, Past>> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn line(&self, name: &ProfileName) -> Option<(ChangeKind, Line)> {
@@ -243,6 +403,14 @@ impl KeyChanges {
     fn lines(&self) -> MutexGuard<'_, HashMap<ProfileName, (ChangeKind, Line)>> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn nothing_under_way(name: &ProfileName) -> Problem {
+    Problem::new(
+        ErrorCode::BAD_REQUEST,
+        format!("nothing of the kind is under way for profile `{name}`"),
+        "see dph-agent-client status",
+    )
 }
 
 fn was_removed(name: &ProfileName) -> Problem {

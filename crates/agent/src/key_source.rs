@@ -109,6 +109,9 @@ pub enum SourceError {
         /// The program, without its arguments.
         program: String,
     },
+    /// Nothing can be put there.
+    #[error("a key from {0} can only be read")]
+    OnlyRead(String),
     /// The agent was not started by a unit with credentials.
     #[error("there is no credential `{0}`: the agent was not started with LoadCredential=")]
     NoCredentials(String),
@@ -355,6 +358,9 @@ impl From<SourceError> for Problem {
             SourceError::Command { .. } => "run it by hand as the agent's user, without a terminal",
             SourceError::KeyStore { .. } | SourceError::NotKept { .. } => {
                 "run it by hand as the agent's user, without a terminal, with a key on its standard input"
+            }
+            SourceError::OnlyRead(_) => {
+                "move it to a place that the agent can write: dph-agent-client migrate"
             }
             SourceError::NoCredentials(_) => "add LoadCredential= to the agent's unit and restart it",
             SourceError::NotAKey { .. } => "put the key there, alone on one line",

@@ -159,6 +159,7 @@ impl Agent {
         rotating.abort();
         forgetting.abort();
         let drained = server.await.map_err(|error| Ended { part: "server", source: Some(error) });
+        desk.changes.settle().await;
         desk.surroundings.audit.finish(desk.surroundings.clock.wall());
         info!("stopped");
         outcome.and(drained)
@@ -186,7 +187,8 @@ fn furnish(
         VaultHandle::start(Arc::new(config), RecordFile::new(paths.lock_record()), surroundings.clone())
             .map_err(system("set a timer"))?;
     let journal = Journal::new(paths.changes());
-    let changes = Arc::new(KeyChanges::new(vault.clone(), surroundings.clone(), journal));
+    let stop = CancellationToken::new();
+    let changes = Arc::new(KeyChanges::new(vault.clone(), surroundings.clone(), journal, stop.clone()));
     let desk = Desk {
         vault,
         changes,
@@ -197,7 +199,7 @@ fn furnish(
         lock_on_error: std::sync::Mutex::default(),
         endpoint,
         started_at,
-        stop: CancellationToken::new(),
+        stop,
         pending: Pending::default(),
         window: Mutex::default(),
         has_display: askpass::has_display(),

@@ -82,7 +82,8 @@ pub fn lock(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 ///
-/// As the system says; the old content is still there then.
+/// As the system says; the old content is still there then, unless it was the last step that failed, which makes
+/// the new one outlive a loss of power.
 pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     sweep(&target);
@@ -98,6 +99,19 @@ pub fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> 
         let _left_behind = fs::remove_file(&draft).is_err();
     }
     written
+}
+
+/// Deletes the file `path` for good, if it is there: it does not come back after a loss of power.
+///
+/// # Errors
+///
+/// As the system says.
+pub fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => sync_folder_of(path),
+    }
 }
 
 /// Makes a rename outlive a loss of power, where folders can be synced.

@@ -321,6 +321,8 @@ open_set! {
         CANCEL = 3 "cancel",
         /// Only say what would be done.
         DRY_RUN = 4 "dry-run",
+        /// Begin nothing; answer when what is under way has ended, or how the last one did.
+        JOIN = 5 "join",
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use dph_agent_ipc::Peer;
-use dph_agent_protocol::{AddFor, ChangeKey, ChangeMode, ErrorCode, Kept, Reply, Request};
+use dph_agent_protocol::{AddFor, ChangeKey, ChangeMode, ChangeOutcome, ErrorCode, Kept, Reply, Request};
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
 use crate::caller::{Asker, Caller};
@@ -79,7 +79,8 @@ impl Asked {
     }
 
     fn changing(event: fn(Option<String>) -> Event, change: &ChangeKey) -> Self {
-        let (named, rehearsal) = (change.selector.profile.clone(), change.mode == ChangeMode::DRY_RUN);
+        let rehearsal = [ChangeMode::DRY_RUN, ChangeMode::JOIN].contains(&change.mode);
+        let named = change.selector.profile.clone();
         Self::About { event, named, rehearsal }
     }
 
@@ -196,6 +197,10 @@ pub fn key_changed(
     ended: &Result<Report, Problem>,
     Surroundings { audit, clock, .. }: &Surroundings,
 ) {
+    if ended.as_ref().is_ok_and(|report| report.outcome == ChangeOutcome::CANCELLED) {
+        // Nothing was done to the key; who wanted that is told by the line of the command.
+        return;
+    }
     let profile = Some(profile.to_string());
     let event = match kind {
         ChangeKind::Revoke => Event::Revoke { profile },

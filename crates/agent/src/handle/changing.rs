@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dph_agent_protocol::{ChangeKey, ChangeMode, ChangeOutcome, Changed, Reply};
+use dph_agent_protocol::{ChangeKey, ChangeMode, ChangeOutcome, Changed, ErrorCode, Reply};
 
 use super::{Desk, within};
 use crate::config::Profile;
@@ -14,7 +14,7 @@ use crate::vault::ChangeKind;
 /// Makes a key invalid at its platform.
 pub(super) async fn revoke(request: ChangeKey, desk: &Desk) -> Result<Reply, Problem> {
     let profile = desk.vault.select(request.selector.clone()).await?;
-    if request.mode != ChangeMode::CANCEL {
+    if begins(request.mode) {
         check_revoke(&profile, &exchange::target(&profile, &desk.surroundings.proxies).await?)?;
     }
     change(ChangeKind::Revoke, request, &profile, revoke_notes(&profile), desk).await
@@ -23,10 +23,15 @@ pub(super) async fn revoke(request: ChangeKey, desk: &Desk) -> Result<Reply, Pro
 /// Replaces a key at its platform.
 pub(super) async fn rotate(request: ChangeKey, desk: &Desk) -> Result<Reply, Problem> {
     let profile = desk.vault.select(request.selector.clone()).await?;
-    if request.mode != ChangeMode::CANCEL {
+    if begins(request.mode) {
         check_rotate(&profile, &exchange::target(&profile, &desk.surroundings.proxies).await?).await?;
     }
     change(ChangeKind::Rotate, request, &profile, rotate_notes(&profile), desk).await
+}
+
+/// Whether what is meant must be possible: what is under way may have become impossible since.
+fn begins(mode: ChangeMode) -> bool {
+    ![ChangeMode::CANCEL, ChangeMode::JOIN].contains(&mode)
 }
 
 async fn change(
@@ -39,7 +44,7 @@ async fn change(
     match request.mode {
         ChangeMode::CANCEL => within(request.deadline_ms, cancel(kind, profile, desk), BEGINNING, desk).await,
         ChangeMode::DRY_RUN => Ok(planned(profile, notes)),
-        mode => carry_out(kind, mode == ChangeMode::WAIT, request.deadline_ms, profile, desk).await,
+        mode => carry_out(kind, mode, request.deadline_ms, profile, desk).await,
     }
 }
 
@@ -53,18 +58,29 @@ const BEGINNING: &str = "the beginning of the change";
 /// Begins, or hurries on what has begun, and waits for its end or, unless the caller stays, for its first try.
 async fn carry_out(
     kind: ChangeKind,
-    stays: bool,
+    mode: ChangeMode,
     deadline_ms: u32,
     profile: &Arc<Profile>,
     desk: &Desk,
 ) -> Result<Reply, Problem> {
-    let begun = within(deadline_ms, desk.changes.begin(kind, &profile.name), BEGINNING, desk);
-    let mut progress = begun.await?;
+    let begun = async {
+        match mode {
+            ChangeMode::JOIN => desk.changes.join(kind, &profile.name),
+            _ => desk.changes.begin(kind, &profile.name).await,
+        }
+    };
+    let mut progress = within(deadline_ms, begun, BEGINNING, desk).await?;
     let before = progress.borrow().tries;
+    let stays = mode != ChangeMode::TRY;
     let told = move |progress: &Progress| progress.ended.is_some() || (!stays && progress.tries > before);
     let wait =
         async { Ok(progress.wait_for(told).await.map(|progress| progress.clone()).unwrap_or_default()) };
-    match within(deadline_ms, wait, "the change of the key", desk).await? {
+    let waited = within(deadline_ms, wait, "the change of the key", desk).await;
+    let still_running = |problem: Problem| match problem.code {
+        ErrorCode::DEADLINE => goes_on(problem, kind, profile),
+        _ => problem,
+    };
+    match waited.map_err(still_running)? {
         Progress { ended: Some(ended), .. } => ended.map(|report| changed(profile, report)),
         Progress { trouble: Some(trouble), .. } => Err(goes_on(trouble, kind, profile)),
         Progress { .. } => Err(crate::vault::stopping()),

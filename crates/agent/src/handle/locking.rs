@@ -78,10 +78,13 @@ pub(super) async fn unlock(request: Unlock, desk: &Desk) -> Result<Reply, Proble
         Some(private) => open_sealed_keys(private, desk).await?,
         None => (Vec::new(), Vec::new()),
     };
-    desk.vault.unlock(private.clone(), opened).await?;
-    if let Some(private) = private {
+    // Before anything goes on, for a rotation that finds nothing put aside gives its key up.
+    if let Some(private) = private.clone() {
         offer_asides(private, desk).await?;
     }
+    let unlocked = desk.vault.unlock(private, opened).await;
+    desk.changes.forget_asides_if_locked();
+    unlocked?;
     lock_state(notes, desk).await
 }
 

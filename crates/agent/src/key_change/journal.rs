@@ -1,8 +1,8 @@
 //! What is wished and how far it has come, in a file for each profile. No secret is in it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use dph_agent_protocol::ErrorCode;
 use serde::{Deserialize, Serialize};
@@ -18,6 +18,8 @@ const MAX_LEN: usize = 16 * 1024;
 const VERSION: u32 = 1;
 /// What the files' names end in.
 const ENDING: &str = ".json";
+/// The file that whoever carries out wishes holds locked.
+const CLAIM: &str = "carried-out-by-one";
 /// What the names of files end in that say since when a key is in use.
 const AGE_ENDING: &str = ".since";
 
@@ -35,6 +37,9 @@ pub(super) struct Record {
     pub(super) since: i64,
     /// Calls that may have changed something at the platform; counted before each is made.
     pub(super) sent: u8,
+    /// When the last of them was made, in seconds since 1970.
+    #[serde(default)]
+    pub(super) sent_at: Option<i64>,
     /// The old key is invalid: what is left is to be done here.
     pub(super) done_there: bool,
     /// Until when tokens that were handed out before may be valid, in seconds since 1970.
@@ -80,6 +85,7 @@ impl Record {
             },
             since,
             sent: 0,
+            sent_at: None,
             done_there: false,
             tokens_until: None,
             key: None,
@@ -101,6 +107,11 @@ impl Record {
     pub(super) fn what_is_lost(&self) -> Option<Problem> {
         let Words { message, hint } = self.lost.clone()?;
         Some(Problem::new(ErrorCode::KEY_REFUSED, message, hint))
+    }
+
+    /// Whether it can no longer be as if it had never been wished.
+    pub(super) fn is_sent(&self) -> bool {
+        self.kind != Kind::Lost && (self.sent > 0 || self.done_there)
     }
 
     /// Whether nothing may be bought with the key between two tries: it is to be ended, or has perhaps ended
@@ -136,6 +147,28 @@ impl Journal {
         Self(folder)
     }
 
+    /// Returns the right to carry out what is written here, for as long as it is kept.
+    ///
+    /// # Errors
+    ///
+    /// When another agent has it, or it cannot be had.
+    pub(super) fn claim(&self) -> Result<File, Problem> {
+        let path = self.0.join(CLAIM);
+        let claimed = private_file::create_folder_of(&path)
+            .and_then(|()| private_file::open_or_create(&path))
+            .and_then(|file| file.try_lock().map(|()| file).map_err(io::Error::from));
+        claimed.map_err(|error| {
+            if error.kind() != ErrorKind::WouldBlock {
+                return unusable(&path, &error);
+            }
+            Problem::new(
+                ErrorCode::EXISTS,
+                "another agent of this user looks after changes of keys",
+                "ask that one, or stop it first",
+            )
+        })
+    }
+
     /// Returns every wish that is written down.
     pub(super) fn load_all(&self) -> Vec<(ProfileName, Result<Record, JournalError>)> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
@@ -157,6 +190,16 @@ impl Journal {
         }
     }
 
+    /// Writes a new wish down.
+    pub(super) fn begin(&self, name: &ProfileName, record: &Record) -> Result<(), Problem> {
+        match self.load(name) {
+            Err(error) if error.source.kind() != ErrorKind::NotFound => {
+                Err(unusable(&error.path, &error.source))
+            }
+            _ => self.save(name, record),
+        }
+    }
+
     /// Writes a wish down, in place of what was written of it before.
     pub(super) fn save(&self, name: &ProfileName, record: &Record) -> Result<(), Problem> {
         if record.volatile {
@@ -168,15 +211,13 @@ impl Journal {
             let text = serde_json::to_vec_pretty(record)?;
             private_file::replace(&path, |file| file.write_all(&text))
         };
-        write().map_err(|error| self.unusable(name, &error))
+        write().map_err(|error| unusable(&path, &error))
     }
 
-    /// Strikes a wish out, if there is one.
+    /// Strikes a wish out for good, if there is one.
     pub(super) fn remove(&self, name: &ProfileName) -> Result<(), Problem> {
-        match fs::remove_file(self.path(name)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(self.unusable(name, &error)),
-            _ => Ok(()),
-        }
+        let path = self.path(name);
+        private_file::remove(&path).map_err(|error| unusable(&path, &error))
     }
 
     /// Returns since when the key of a profile is in use, in seconds since 1970; unless that was noted before, it is
@@ -217,14 +258,14 @@ impl Journal {
     fn path(&self, name: &ProfileName) -> PathBuf {
         self.0.join(format!("{name}{ENDING}"))
     }
+}
 
-    fn unusable(&self, name: &ProfileName, error: &io::Error) -> Problem {
-        Problem::new(
-            ErrorCode::FAILED,
-            format!("cannot write `{}`: {error}", self.path(name).display()),
-            "look at the state folder and its disk: nothing is sent to the platform before it is written down",
-        )
-    }
+fn unusable(path: &Path, error: &io::Error) -> Problem {
+    Problem::new(
+        ErrorCode::FAILED,
+        format!("cannot use `{}`: {error}", path.display()),
+        "look at the state folder and its disk: nothing is sent to the platform before it is written down",
+    )
 }
 
 #[cfg(test)]

@@ -13,12 +13,11 @@ use crate::clock::Steady;
 use crate::config::Profile;
 use crate::error::Problem;
 use crate::freshness::Bought;
-use crate::lock::locked;
 
 /// How long a platform may take to know of what it has just done.
-const PROOF_TIME: Duration = Duration::from_secs(60);
-/// Pause before a refusal is believed.
-const SECOND_LOOK: Duration = Duration::from_secs(1);
+pub(super) const PROOF_TIME: Duration = Duration::from_secs(60);
+/// How long a key must be refused, look after look, before it is believed: maintenance sends stray refusals.
+const DOUBT_TIME: Duration = Duration::from_secs(8);
 /// Bytes of a hash that tell keys apart.
 const FINGERPRINT_LEN: usize = 8;
 /// First pause between two looks; doubled after each.
@@ -53,47 +52,90 @@ pub(super) enum Works {
     No,
 }
 
-/// Buys a token to see whether a key works.
-///
-/// # Errors
-///
-/// When the platform does not say.
-pub(super) async fn works(
-    target: &Target,
-    key: &ApiKey,
-    profile: &Profile,
-    tools: &Tools,
-) -> Result<Works, Halt> {
-    let sent = tools.surroundings.clock.steady();
-    let bought = tokio::select! {
-        biased;
-        () = tools.vault.falls() => return Err(Halt::Later(locked())),
-        bought = target.buy_token(key) => bought,
-    };
-    match bought {
-        Ok(Token { value, life }) => Ok(Works::Yes(Bearer { token: value, sent, life })),
-        Err(PlatformError::Refused { .. }) => Ok(Works::No),
-        Err(error) => Err(Halt::Later(told(&error, profile, tools))),
-    }
+/// A key, and where to see whether it works.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Probe<'a> {
+    pub(super) target: &'a Target,
+    pub(super) key: &'a ApiKey,
+    pub(super) profile: &'a Profile,
+    pub(super) tools: &'a Tools,
 }
 
-/// As [`works`], but that a key does not work is believed the second time only: maintenance sends stray refusals.
-///
-/// # Errors
-///
-/// When the platform does not say.
-pub(super) async fn surely_works(
-    target: &Target,
-    key: &ApiKey,
-    profile: &Profile,
-    tools: &Tools,
-) -> Result<Works, Halt> {
-    match works(target, key, profile, tools).await? {
-        Works::No => {
-            sleep(SECOND_LOOK).await;
-            works(target, key, profile, tools).await
+impl Probe<'_> {
+    /// Buys a token to see whether the key works.
+    ///
+    /// # Errors
+    ///
+    /// When the platform does not say.
+    pub(super) async fn works(&self) -> Result<Works, Halt> {
+        let sent = self.tools.surroundings.clock.steady();
+        let bought = tokio::select! {
+            biased;
+            problem = self.tools.halted() => return Err(Halt::Later(problem)),
+            bought = self.target.buy_token(self.key) => bought,
+        };
+        match bought {
+            Ok(Token { value, life }) => Ok(Works::Yes(Bearer { token: value, sent, life })),
+            Err(PlatformError::Refused { .. }) => Ok(Works::No),
+            Err(error) => Err(Halt::Later(told(&error, self.profile, self.tools))),
         }
-        yes => Ok(yes),
+    }
+
+    /// As [`Probe::works`], but believes that the key does not only when that lasts.
+    ///
+    /// # Errors
+    ///
+    /// When the platform does not say.
+    pub(super) async fn surely_works(&self) -> Result<Works, Halt> {
+        self.watch(Instant::now() + DOUBT_TIME, |look| !matches!(look, Ok(Works::No))).await
+    }
+
+    /// Whether the key stops working in the time that a platform may need for it. Where the platform did not
+    /// say that it ended the key, that must last.
+    ///
+    /// # Errors
+    ///
+    /// When the platform does not say, or the agent is locked or ends.
+    pub(super) async fn stops_working(&self, is_certain: bool) -> Result<bool, Halt> {
+        let end = Instant::now() + PROOF_TIME;
+        loop {
+            match self.watch(end, |look| matches!(look, Ok(Works::No))).await? {
+                Works::Yes(_) => return Ok(false),
+                Works::No if is_certain => return Ok(true),
+                Works::No if matches!(self.surely_works().await?, Works::No) => return Ok(true),
+                Works::No => {}
+            }
+        }
+    }
+
+    /// Looks again and again whether a new key works, for a platform may take a moment to know it everywhere.
+    ///
+    /// # Errors
+    ///
+    /// When the platform does not say, or the agent is locked or ends.
+    pub(super) async fn begins_working(&self) -> Result<Works, Halt> {
+        self.watch(Instant::now() + PROOF_TIME, |look| matches!(look, Ok(Works::Yes(_)))).await
+    }
+
+    /// Looks until it `is_enough` or it is `end`, and returns the last look.
+    async fn watch(
+        &self,
+        end: Instant,
+        is_enough: impl Fn(&Result<Works, Halt>) -> bool,
+    ) -> Result<Works, Halt> {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let look = self.works().await;
+            if is_enough(&look) || Instant::now() + pause > end {
+                return look;
+            }
+            tokio::select! {
+                biased;
+                problem = self.tools.halted() => return Err(Halt::Later(problem)),
+                () = sleep(pause) => {}
+            }
+            pause *= 2;
+        }
     }
 }
 
@@ -101,56 +143,6 @@ pub(super) async fn surely_works(
 pub(super) fn fingerprint(key: &ApiKey) -> String {
     let hash = digest(&SHA256, key.expose().as_bytes());
     hash.as_ref().iter().take(FINGERPRINT_LEN).map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Looks again and again whether a key has stopped working. Returns `false` where it still works in the end.
-///
-/// # Errors
-///
-/// When the platform does not say.
-pub(super) async fn stops_working(
-    target: &Target,
-    key: &ApiKey,
-    profile: &Profile,
-    tools: &Tools,
-) -> Result<bool, Halt> {
-    let end = Instant::now() + PROOF_TIME;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let last = match works(target, key, profile, tools).await {
-            Ok(Works::No) => return Ok(true),
-            Ok(Works::Yes(_)) => Ok(false),
-            Err(halt) => Err(halt),
-        };
-        if Instant::now() + pause > end {
-            return last;
-        }
-        sleep(pause).await;
-        pause *= 2;
-    }
-}
-
-/// Looks again and again whether a new key works, for a platform may take a moment to know it everywhere.
-///
-/// # Errors
-///
-/// When the platform does not say.
-pub(super) async fn begins_working(
-    target: &Target,
-    key: &ApiKey,
-    profile: &Profile,
-    tools: &Tools,
-) -> Result<Works, Halt> {
-    let end = Instant::now() + PROOF_TIME;
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let last = works(target, key, profile, tools).await;
-        if matches!(last, Ok(Works::Yes(_))) || Instant::now() + pause > end {
-            return last;
-        }
-        sleep(pause).await;
-        pause *= 2;
-    }
 }
 
 /// Returns what the platform's answer means for the profile.

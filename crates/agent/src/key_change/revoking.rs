@@ -12,7 +12,7 @@ use dph_agent_platform::{
 use dph_agent_protocol::{ChangeOutcome, ErrorCode, PlatformKind};
 
 use super::journal::Record;
-use super::platform::{Works, fingerprint, stops_working, surely_works, told, unsupported};
+use super::platform::{Probe, Works, fingerprint, told, unsupported};
 use super::worker::Halt;
 use super::{Report, Tools};
 use crate::config::Profile;
@@ -25,6 +25,8 @@ const MOST_CALLS: u8 = 2;
 
 /// What a call was that should have ended the key.
 enum Sent {
+    /// The platform said that it did, which shows as soon as it knows everywhere.
+    Done,
     /// Whether it did is told by whether the key still works.
     Perhaps,
     /// There was none to end.
@@ -43,6 +45,9 @@ pub(super) async fn attempt(
         outcome = end_there(profile, held, record, tools).await?;
         record.done_there = true;
         save(profile, record, tools).await?;
+    } else if !is_meant(profile, held, record, tools).await? {
+        // The key was dropped then, and another one has come into its place.
+        return Ok(Report { outcome, tokens_until: None, notes: Vec::new() });
     }
     profile.key_source.clear(profile, &tools.surroundings.sealed).await.map_err(Problem::from)?;
     Ok(Report { outcome, tokens_until: None, notes: left_notes(profile) })
@@ -91,11 +96,13 @@ async fn end_there(
     let calls = target.key_calls();
     let key = key.key.expose();
     meant(&key, profile, record, tools).await?;
-    let token = match surely_works(&target, &key, profile, tools).await? {
+    let probe = Probe { target: &target, key: &key, profile, tools };
+    let token = match probe.surely_works().await? {
         Works::Yes(bearer) => bearer.token,
         Works::No if record.sent > 0 => return Ok(ChangeOutcome::REVOKED),
         Works::No => return Ok(ChangeOutcome::ALREADY_INVALID),
     };
+    tools.may_go_on().map_err(Halt::Later)?;
     let sent = match calls {
         KeyCalls::SoftwareHub(calls) => generate(&calls, &token, profile, record, tools).await?,
         KeyCalls::IbmCloud(calls) => delete(&calls, &token, &key, profile, record, tools).await?,
@@ -103,9 +110,26 @@ async fn end_there(
     };
     match sent {
         Sent::Gone => Ok(ChangeOutcome::ALREADY_INVALID),
-        Sent::Perhaps if stops_working(&target, &key, profile, tools).await? => Ok(ChangeOutcome::REVOKED),
-        Sent::Perhaps => Err(Halt::Later(still_works(profile))),
+        sent if probe.stops_working(matches!(sent, Sent::Done)).await? => Ok(ChangeOutcome::REVOKED),
+        Sent::Done | Sent::Perhaps => Err(Halt::Later(still_works(profile))),
     }
+}
+
+/// Whether what lies in the place of the key, as far as it is there, is the one that was meant.
+async fn is_meant(
+    profile: &Arc<Profile>,
+    held: Option<HeldKey>,
+    record: &Record,
+    tools: &Tools,
+) -> Result<bool, Halt> {
+    let there = match held {
+        Some(held) => Some(held.key.expose()),
+        None => {
+            let read = profile.key_source.read(profile, &tools.surroundings.sealed).await;
+            read.map_err(Problem::from)?.map(|found| found.key)
+        }
+    };
+    Ok(there.is_none_or(|key| record.key.as_ref().is_none_or(|meant| *meant == fingerprint(&key))))
 }
 
 /// Makes sure that it is the key that was meant: one that has come into its place since is nobody's to end.
@@ -140,7 +164,8 @@ async fn generate(
     }
     count(profile, record, tools).await?;
     match calls.generate_and_discard(token).await {
-        Ok(()) | Err(CallError::Unclear(_)) => Ok(Sent::Perhaps),
+        Ok(()) => Ok(Sent::Done),
+        Err(CallError::Unclear(_)) => Ok(Sent::Perhaps),
         Err(CallError::NotSent(error)) => {
             uncount(profile, record, tools).await?;
             Err(Halt::Later(told(&error, profile, tools)))
@@ -168,7 +193,8 @@ async fn delete(
     }
     count(profile, record, tools).await?;
     match calls.delete(token, &details.id).await {
-        Ok(Deletion::Done) | Err(CallError::Unclear(_)) => Ok(Sent::Perhaps),
+        Ok(Deletion::Done) => Ok(Sent::Done),
+        Err(CallError::Unclear(_)) => Ok(Sent::Perhaps),
         Ok(Deletion::GoneBefore) => Ok(Sent::Gone),
         Err(CallError::NotSent(error)) => {
             uncount(profile, record, tools).await?;

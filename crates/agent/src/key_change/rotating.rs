@@ -15,13 +15,14 @@ use dph_agent_platform::{ApiKey, KeyCalls, Target};
 use dph_agent_protocol::{ChangeOutcome, ErrorCode, PlatformKind};
 
 use super::journal::Record;
-use super::platform::{Bearer, fingerprint, unsupported};
+use super::platform::{Bearer, Probe, Works, fingerprint, unsupported};
 use super::worker::Halt;
 use super::{Report, Tools};
 use crate::config::Profile;
 use crate::error::Problem;
 use crate::exchange::{self, blocking, usable_key};
 use crate::kept_key::KeptKey;
+use crate::key_source::{Found, KeySource};
 use crate::seal::SealedPrivate;
 use crate::vault::{HeldKey, Install};
 
@@ -93,19 +94,56 @@ fn cannot_keep(profile: &Profile, why: &str) -> Problem {
 }
 
 impl Rotation<'_> {
-    /// Remembers which key is to be replaced, before anything is sent.
+    /// Remembers which key is to be replaced, and makes sure that another one can be kept, before anything is sent.
     async fn begin(&mut self) -> Result<(), Halt> {
         if self.record.sent > 0 {
             return Ok(());
         }
+        // The configuration may be another one than when it was wished.
+        check(self.profile, self.target).await.map_err(Halt::Over)?;
         exchange::agrees(self.profile, self.key, &self.tools.surroundings).await?;
         self.record.key = Some(fingerprint(&self.key.key.expose()));
         Ok(self.save().await?)
     }
 
+    fn probe<'p>(&'p self, key: &'p ApiKey) -> Probe<'p> {
+        Probe { target: self.target, key, profile: self.profile, tools: self.tools }
+    }
+
     /// Whether this is the key that was to be replaced.
     fn is_old(&self, key: &ApiKey) -> bool {
         self.record.key.as_ref() == Some(&fingerprint(key))
+    }
+
+    /// Returns a key that lies in the source in place of the one in use, for the same, and works.
+    async fn newer_in_source(&self, used: &ApiKey) -> Result<Option<ApiKey>, Halt> {
+        let Some(found) = self.read_source().await? else { return Ok(None) };
+        let is_bound = found.binding.is_none_or(|binding| binding == self.key.binding);
+        if found.key == *used || !is_bound {
+            return Ok(None);
+        }
+        match self.probe(&found.key).works().await? {
+            Works::Yes(_) => Ok(Some(found.key)),
+            Works::No => Ok(None),
+        }
+    }
+
+    /// Returns what lies in the source. What is sealed is opened by `unlock` alone.
+    async fn read_source(&self) -> Result<Option<Found>, Problem> {
+        let source = &self.profile.key_source;
+        if *source == KeySource::Sealed {
+            return Ok(None);
+        }
+        Ok(source.read(self.profile, &self.tools.surroundings.sealed).await?)
+    }
+
+    /// Makes sure that the key in use is the one in its place, where another one may have been written.
+    async fn restore(&self) -> Result<(), Problem> {
+        let key = self.key.key.expose();
+        match self.read_source().await? {
+            Some(found) if found.key == key => Ok(()),
+            _ => self.keep(&key).await,
+        }
     }
 
     /// Puts the new key where the old one was; until then it is nowhere else than here.

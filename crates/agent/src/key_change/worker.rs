@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
-use super::journal::Record;
+use super::journal::{Journal, Record};
 use super::{Progress, Report, Tools, revoking, rotating, was_removed};
 use crate::audit::account;
 use crate::clock::Steady;
@@ -18,6 +18,9 @@ use crate::error::{Chain, Problem};
 use crate::exchange::blocking;
 use crate::refresh::{LONGEST_RETRY_AFTER, backoff};
 use crate::vault::{Change, ChangeKind};
+
+/// Tries that come to nothing before what was sent may be given up.
+const STUCK_AFTER: u32 = 3;
 
 /// Why a try was not the last one, or was.
 #[derive(Debug)]
@@ -62,24 +65,48 @@ impl Line {
         self.hurry.notify_one();
     }
 
-    /// Ends it, if nothing was sent; returns how it ended.
-    pub(super) async fn cancel(&self) -> Result<Report, Problem> {
+    /// Ends it, if nothing was sent, or nothing comes of what was; returns how it ended.
+    ///
+    /// # Errors
+    ///
+    /// When it goes on: after what was sent it has an end of its own, and a wish that cannot be struck out would
+    /// come back with the next agent.
+    pub(super) async fn cancel(&self, journal: &Journal, name: &ProfileName) -> Result<Report, Problem> {
         {
             let mut record = self.record.lock().await;
-            if record.kind() != ChangeKind::Lost && (record.sent > 0 || record.done_there) {
+            if record.kind() != ChangeKind::Lost
+                && record.is_sent()
+                && self.progress.borrow().tries < STUCK_AFTER
+            {
                 return Err(Problem::new(
                     ErrorCode::DENIED,
                     "it has been sent to the platform and cannot be taken back",
                     "wait for its end: --wait",
                 ));
             }
+            let (journal, name) = (journal.clone(), name.clone());
+            blocking(move || journal.remove(&name)).await??;
             record.is_taken_back = true;
         }
+        self.end().await.unwrap_or_else(|| Err(crate::vault::stopping()))
+    }
+
+    /// Ends it, whatever was sent.
+    pub(super) async fn abandon(&self) {
+        self.record.lock().await.is_taken_back = true;
+        self.end().await;
+    }
+
+    /// Waits until no try is running.
+    pub(super) async fn rests(&self) {
+        drop(self.record.lock().await);
+    }
+
+    async fn end(&self) -> Option<Result<Report, Problem>> {
         self.cancelled.notify_one();
         let mut progress = self.progress.clone();
         let ended = progress.wait_for(|progress| progress.ended.is_some()).await;
-        let ended = ended.ok().and_then(|progress| progress.ended.clone());
-        ended.unwrap_or_else(|| Err(crate::vault::stopping()))
+        ended.ok().and_then(|progress| progress.ended.clone())
     }
 }
 
@@ -120,45 +147,41 @@ impl Worker {
 
     /// Goes on to the end, and calls `leave` before it tells that end. Returns what is left to say where the key
     /// was lost.
-    pub(super) async fn run(self, leave: impl FnOnce()) -> Option<Record> {
-        let (ended, is_lost) = match self.to_the_end().await {
+    pub(super) async fn run(
+        self,
+        leave: impl FnOnce(ChangeKind, &Result<Report, Problem>),
+    ) -> Option<Record> {
+        let (mut ended, is_lost) = match self.to_the_end().await {
             Ok(report) => (Ok(report), false),
             Err(Halt::Lost(problem)) => (Err(problem), true),
             Err(Halt::Over(problem) | Halt::Later(problem)) => (Err(problem), false),
         };
-        if let Err(problem) = self.conclude(&ended).await {
-            error!(profile = %self.name, problem = problem.message, "a change has ended, but not on the disk");
-        }
-        let left = match &ended {
-            Err(problem) if is_lost => Some(self.what_is_lost(problem).await),
+        let lost = match &ended {
+            Err(problem) if is_lost => Some(self.record.lock().await.clone().lost(problem)),
             _ => None,
         };
-        leave();
-        self.progress.send_modify(|progress| progress.ended = Some(ended));
-        left
-    }
-
-    /// Writes down that the key is lost, until another one is handed over.
-    async fn what_is_lost(&self, why: &Problem) -> Record {
-        let record = self.record.lock().await.clone().lost(why);
-        let (journal, name, copy) = (self.tools.journal.clone(), self.name.clone(), record.clone());
-        if let Ok(Err(problem)) = blocking(move || journal.save(&name, &copy)).await {
-            error!(profile = %self.name, problem = problem.message, "that the key is lost is not on the disk");
+        if let Err(problem) = self.conclude(&ended, lost.clone()).await {
+            error!(profile = %self.name, problem = problem.message, "a change has ended, but not on the disk");
+            if let Ok(report) = &mut ended {
+                report.notes.push(format!("the next agent takes it up again: {}", problem.message));
+            }
         }
-        record
+        leave(self.kind, &ended);
+        self.progress.send_modify(|progress| progress.ended = Some(ended));
+        lost
     }
 
     async fn to_the_end(&self) -> Result<Report, Halt> {
         if self.kind == ChangeKind::Lost {
             self.cancelled.notified().await;
-            return Ok(self.report_cancelled());
+            return Ok(self.taken_back().await);
         }
         let mut failures = 0;
         loop {
             tokio::select! {
                 biased;
-                () = self.cancelled.notified() => return Ok(self.report_cancelled()),
-                () = self.tools.vault.opens() => {}
+                () = self.cancelled.notified() => return Ok(self.taken_back().await),
+                () = self.may_try() => {}
             }
             let problem = match Wiping::new(self.attempt()).await {
                 Ok(report) => return Ok(report),
@@ -170,23 +193,37 @@ impl Worker {
             self.not_yet(&problem, failures, pause).await;
             tokio::select! {
                 biased;
-                () = self.cancelled.notified() => return Ok(self.report_cancelled()),
+                () = self.cancelled.notified() => return Ok(self.taken_back().await),
                 () = self.hurry.notified() => {}
+                // It goes on as soon as it may, not when the pause is over.
+                _halted = self.tools.halted() => {}
                 () = sleep(pause) => {}
             }
         }
     }
 
+    /// Waits until the agent is open; for good where it is to end, for the next one goes on.
+    async fn may_try(&self) {
+        self.tools.vault.opens().await;
+        if self.tools.stop.is_cancelled() {
+            std::future::pending().await
+        }
+    }
+
     async fn attempt(&self) -> Result<Report, Halt> {
         let profile = self.profile().await?;
-        let held = match self.tools.vault.usable_key(self.name.clone()).await {
-            Err(problem) if self.record.lock().await.sent > 0 => return Err(Halt::Later(problem)),
-            held => held?,
-        };
+        let _turn = self.tools.turns.take(&profile).await;
         let mut record = self.record.lock().await;
         if record.is_taken_back {
-            return Ok(self.report_cancelled());
+            return Ok(self.report_taken_back(&record));
         }
+        let held = match self.tools.vault.usable_key(self.name.clone()).await {
+            // A key that is withheld comes back with the user's word; until then nothing is given up.
+            Err(problem) if record.sent > 0 || profile.key_source.is_readable() => {
+                return Err(Halt::Later(problem));
+            }
+            held => held?,
+        };
         let ended = match self.kind {
             ChangeKind::Rotate => {
                 self.tell(None, None, true).await;
@@ -232,8 +269,8 @@ impl Worker {
         self.tools.vault.change(self.name.clone(), Some(change)).await.ok().flatten()
     }
 
-    /// Clears what is left of the wish.
-    async fn conclude(&self, ended: &Result<Report, Problem>) -> Result<(), Problem> {
+    /// Clears what is left of the wish, or writes down that the key is lost.
+    async fn conclude(&self, ended: &Result<Report, Problem>, lost: Option<Record>) -> Result<(), Problem> {
         match ended {
             Ok(report) => {
                 info!(profile = %self.name, outcome = %report.outcome, "a change of a key has ended")
@@ -246,13 +283,25 @@ impl Worker {
         let (journal, name) = (self.tools.journal.clone(), self.name.clone());
         let now = self.tools.surroundings.clock.wall();
         let is_new = ended.as_ref().is_ok_and(|report| report.outcome == ChangeOutcome::ROTATED);
-        let removed = blocking(move || {
+        let struck_out = blocking(move || {
             if is_new && let Err(error) = journal.note_age(&name, now) {
                 warn!(profile = %name, %error, "the age of the new key was not noted");
             }
-            journal.remove(&name)
+            match &lost {
+                Some(lost) => journal.save(&name, lost),
+                None => journal.remove(&name),
+            }
         })
         .await;
+        self.clear_aside().await;
+        if ended.as_ref().is_ok_and(is_invalid) {
+            self.tools.vault.drop_secrets(vec![self.name.clone()]).await?;
+        }
+        self.tools.vault.change(self.name.clone(), None).await?;
+        struck_out?
+    }
+
+    async fn clear_aside(&self) {
         self.tools.asides.forget(&self.name);
         if self.kind == ChangeKind::Rotate
             && let Ok(profile) = self.profile().await
@@ -261,15 +310,16 @@ impl Worker {
         {
             warn!(profile = %self.name, error = %Chain(&error), "what a rotation put aside is still there");
         }
-        if ended.as_ref().is_ok_and(is_invalid) {
-            self.tools.vault.drop_secrets(vec![self.name.clone()]).await?;
-        }
-        self.tools.vault.change(self.name.clone(), None).await?;
-        removed?
     }
 
-    fn report_cancelled(&self) -> Report {
-        Report { outcome: ChangeOutcome::CANCELLED, tokens_until: None, notes: Vec::new() }
+    async fn taken_back(&self) -> Report {
+        self.report_taken_back(&*self.record.lock().await)
+    }
+
+    fn report_taken_back(&self, record: &Record) -> Report {
+        let note = "it had been sent to the platform: the key may be invalid by now, or another one made";
+        let notes = if record.is_sent() { vec![note.to_owned()] } else { Vec::new() };
+        Report { outcome: ChangeOutcome::CANCELLED, tokens_until: None, notes }
     }
 }
 

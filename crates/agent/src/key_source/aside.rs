@@ -1,12 +1,12 @@
-//! What a rotation must not lose, kept where the key is kept: a bearer token that can ask for a key once
-//! more, and how to tell the old key from a new one.
+//! What a rotation must not lose, kept where the key is kept: a bearer token that can ask for a key once more.
 
 use dph_agent_platform::{ApiKey, TokenText};
-use ring::digest::{SHA256, digest};
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use super::{KeySource, SealedFolder, SourceError, file, file_changed, keyring, off_the_runtime};
+use super::{
+    KeySource, SealedError, SealedFolder, SourceError, file, file_changed, keyring, off_the_runtime,
+};
 use crate::config::Profile;
 use crate::exchange::blocking_secret;
 use crate::seal::Public;
@@ -19,42 +19,33 @@ const AROUND: usize = 256;
 pub struct Aside {
     /// Bought with the old key when that was proven to be the platform's current one.
     pub bearer: TokenText,
-    /// A hash of the old key.
-    old: String,
 }
 
 #[derive(Serialize)]
 struct Written<'a> {
     bearer: &'a str,
-    old: &'a str,
 }
 
 #[derive(Deserialize)]
 struct Read {
     bearer: TokenText,
-    old: String,
 }
 
 impl Aside {
     /// Makes what is kept.
-    pub fn new(bearer: &TokenText, old: &ApiKey) -> Self {
-        Self { bearer: TokenText::new(bearer.expose().to_owned()), old: hash(old) }
+    pub fn new(bearer: &TokenText) -> Self {
+        Self { bearer: TokenText::new(bearer.expose().to_owned()) }
     }
 
     /// Returns the same once more.
     pub fn copy(&self) -> Self {
-        Self { bearer: TokenText::new(self.bearer.expose().to_owned()), old: self.old.clone() }
-    }
-
-    /// Whether this is the key from before the rotation.
-    pub fn is_old(&self, key: &ApiKey) -> bool {
-        self.old == hash(key)
+        Self::new(&self.bearer)
     }
 
     fn encode(&self) -> Zeroizing<Vec<u8>> {
         // Room for all of it, so that no part is left behind by a move: JSON writes a byte with six at most.
         let mut text = Zeroizing::new(Vec::with_capacity(AROUND + 6 * self.bearer.expose().len()));
-        let written = Written { bearer: self.bearer.expose(), old: &self.old };
+        let written = Written { bearer: self.bearer.expose() };
         let written = serde_json::to_writer(&mut *text, &written).is_ok();
         debug_assert!(written, "text can always be written to memory");
         text
@@ -62,13 +53,9 @@ impl Aside {
 
     /// Reads what was kept; `None` where this program did not write it.
     pub(super) fn decode(text: &[u8]) -> Option<Self> {
-        let Read { bearer, old } = serde_json::from_slice(text).ok()?;
-        Some(Self { bearer, old })
+        let Read { bearer } = serde_json::from_slice(text).ok()?;
+        Some(Self { bearer })
     }
-}
-
-fn hash(key: &ApiKey) -> String {
-    digest(&SHA256, key.expose().as_bytes()).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl KeySource {
@@ -99,12 +86,16 @@ impl KeySource {
         }
     }
 
-    /// Returns what was kept beside the key of `profile`. What is sealed is opened by `unlock` alone.
+    /// Returns what was kept beside the key of `profile`.
     ///
     /// # Errors
     ///
-    /// When its place cannot be read.
-    pub async fn read_aside(&self, profile: &Profile) -> Result<Option<Aside>, SourceError> {
+    /// When its place cannot be read. What is sealed is opened by `unlock` alone.
+    pub async fn read_aside(
+        &self,
+        profile: &Profile,
+        sealed: &SealedFolder,
+    ) -> Result<Option<Aside>, SourceError> {
         let text = match self {
             Self::Keyring => keyring::read_aside(profile).await?,
             Self::File(path) => {
@@ -113,6 +104,9 @@ impl KeySource {
                 let read = blocking_secret(move || file::read_if_there(&there)).await;
                 let read = read.map_err(|_stopping| SourceError::Interrupted)?;
                 read.map_err(|source| SourceError::File { path, source })?
+            }
+            Self::Sealed if sealed.has_aside(&profile.name) => {
+                return Err(SealedError::Closed(profile.name.clone()).into());
             }
             Self::Session | Self::Sealed | Self::Command(_) | Self::Credential(_) => None,
         };
@@ -156,7 +150,9 @@ impl KeySource {
                 text.push(b'\n');
                 file_changed(path, move |path| file::overwrite(path, &text)).await
             }
-            Self::Session | Self::Keyring | Self::Sealed | Self::Command(_) | Self::Credential(_) => {
+            Self::Command(_) if profile.key_store.is_none() => Err(SourceError::OnlyRead(self.to_string())),
+            Self::Session | Self::Credential(_) => Err(SourceError::OnlyRead(self.to_string())),
+            Self::Keyring | Self::Sealed | Self::Command(_) => {
                 self.store(profile, key, binding, sealed, to).await
             }
         }
@@ -181,15 +177,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_kept_tells_the_old_key_and_moves_nowhere() {
-        let (old, new) = (ApiKey::new("the-old-key".into()), ApiKey::new("the-new-key".into()));
-        let aside = Aside::new(&TokenText::new("eyJ.\"x\".sig".into()), &old);
+    fn what_is_kept_comes_back_and_moves_nowhere() {
+        let aside = Aside::new(&TokenText::new("eyJ.\"x\".sig".into()));
         let text = aside.encode();
         assert_eq!(text.capacity(), AROUND + 6 * 11, "it grew");
-        let read = Aside::decode(&text).unwrap();
-        assert_eq!(read.bearer.expose(), "eyJ.\"x\".sig");
-        assert!(read.is_old(&old) && !read.is_old(&new));
-        assert!(!String::from_utf8_lossy(&text).contains("the-old-key"));
+        assert_eq!(Aside::decode(&text).unwrap().bearer.expose(), "eyJ.\"x\".sig");
         assert!(Aside::decode(b"{}").is_none());
     }
 }

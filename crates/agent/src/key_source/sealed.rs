@@ -194,6 +194,11 @@ impl SealedFolder {
         text.and_then(|text| Aside::decode(&text)).map(Some).ok_or(SealedError::Foreign(path))
     }
 
+    /// Whether a rotation kept anything.
+    pub(super) fn has_aside(&self, name: &ProfileName) -> bool {
+        self.rotation(name).exists()
+    }
+
     /// Deletes what a rotation kept.
     ///
     /// # Errors

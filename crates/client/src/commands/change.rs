@@ -111,11 +111,17 @@ fn each(args: &Args, act: &Act, names: &[String], mode: ChangeMode) -> Result<()
     first.map_or(Ok(()), Err)
 }
 
-/// Asks again for as long as the caller wants to stay: the agent answers in ten minutes at most.
-fn carried_out(args: &Args, act: &Act, name: &str, mode: ChangeMode) -> Result<Changed, Error> {
+/// Asks again for as long as the caller wants to stay, for the agent answers in ten minutes at most; what has
+/// ended between two questions is not begun anew.
+fn carried_out(args: &Args, act: &Act, name: &str, mut mode: ChangeMode) -> Result<Changed, Error> {
     loop {
         match ask(args, act, name, mode) {
-            Err(error) if mode == ChangeMode::WAIT && error.code == Code::Agent(ErrorCode::DEADLINE) => {}
+            Err(error)
+                if [ChangeMode::WAIT, ChangeMode::JOIN].contains(&mode)
+                    && error.code == Code::Agent(ErrorCode::DEADLINE) =>
+            {
+                mode = ChangeMode::JOIN;
+            }
             done => return done,
         }
     }

@@ -45,8 +45,20 @@ pub struct KeyDetails {
     pub iam_id: String,
     /// In which account.
     pub account_id: String,
+    /// When it was made, in seconds since 1970, where IAM says so.
+    pub created_at: Option<i64>,
     /// When it ends, in seconds since 1970; `None` for never.
     pub expires_at: Option<i64>,
+}
+
+impl KeyDetails {
+    /// Returns when a key ends that is made `now` in place of this one: after as long as this one was made for,
+    /// or with it where that is not known.
+    #[must_use]
+    pub fn end_of_successor(&self, now: i64) -> Option<i64> {
+        let end = self.expires_at?;
+        Some(self.created_at.map_or(end, |made| now.saturating_add(end.saturating_sub(made))))
+    }
 }
 
 /// Names a key at IAM: `ApiKey-` and what follows.
@@ -278,6 +290,7 @@ fn details(key: wire::Key) -> Result<KeyDetails, PlatformError> {
         disabled: key.disabled.unwrap_or_default(),
         iam_id: key.iam_id,
         account_id: key.account_id,
+        created_at: key.created_at.as_deref().and_then(time::parse),
         expires_at: key.expires_at.as_deref().and_then(time::parse),
     })
 }
@@ -350,6 +363,11 @@ mod tests {
         let more = json!({ "locked": true, "disabled": true, "expires_at": "2027-01-01T00:00+0000", "name": "a\u{1b}" });
         let full = described(&more).unwrap();
         assert_eq!((full.locked, full.disabled, full.expires_at), (true, true, Some(1_798_761_600)));
+        let made = full.created_at.unwrap();
+        assert_eq!(full.end_of_successor(made + 7), Some(1_798_761_607), "it lives as long");
+        let unknown = KeyDetails { created_at: None, ..full.clone() };
+        assert_eq!(unknown.end_of_successor(made + 7), Some(1_798_761_600), "it ends when this one does");
+        assert_eq!(plain.end_of_successor(made), None);
         assert_eq!(full.name, "a?");
     }
 

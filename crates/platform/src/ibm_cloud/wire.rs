@@ -59,6 +59,7 @@ pub(super) struct Key {
     pub(super) disabled: Option<bool>,
     pub(super) iam_id: String,
     pub(super) account_id: String,
+    pub(super) created_at: Option<String>,
     pub(super) expires_at: Option<String>,
 }
 

@@ -3,93 +3,95 @@
 use dph_agent_platform::{ApiKey, CallError, HubKeys, PlatformError, TokenText};
 use dph_agent_protocol::ErrorCode;
 
-use super::super::platform::{Works, begins_working, surely_works, told, unsupported, works};
+use super::super::platform::{Works, told, unsupported};
 use super::super::worker::Halt;
 use super::{Report, Rotation, rotated};
 use crate::error::Problem;
-use crate::key_source::{Aside, KeySource};
+use crate::key_source::Aside;
 use crate::seal::SealedPrivate;
 
 /// Calls that make a key, for one wish.
 const MOST_CALLS: u8 = 2;
+/// How long, in seconds, a lost answer is made up for: a key that is made elsewhere later is not ours to end.
+const ASK_AGAIN_FOR: i64 = 10 * 60;
 
 impl Rotation<'_> {
     pub(super) async fn at_hub(&mut self, calls: &HubKeys<'_>) -> Result<Report, Halt> {
         let key = self.key.key.expose();
-        let state = surely_works(self.target, &key, self.profile, self.tools).await?;
-        if self.record.sent == 0 {
-            return match state {
-                Works::Yes(bearer) => {
-                    self.put_aside(&bearer.token, &key).await?;
-                    self.generate(calls, &bearer.token).await
-                }
-                Works::No => Err(self.not_current()),
-            };
+        if self.record.sent > 0 {
+            return self.after_a_call(calls, &key).await;
         }
-        match state {
-            Works::Yes(_) if !self.is_old(&key) => self.finish(&key).await,
-            // The call that was counted was not carried out.
+        let Works::Yes(bearer) = self.probe(&key).surely_works().await? else {
+            return Err(self.not_current());
+        };
+        self.put_aside(&bearer.token).await?;
+        self.generate(calls, &bearer.token).await
+    }
+
+    /// Goes on where a try before this one was cut off.
+    async fn after_a_call(&mut self, calls: &HubKeys<'_>, key: &ApiKey) -> Result<Report, Halt> {
+        if !self.is_old(key) {
+            return self.finish(key).await;
+        }
+        if self.probe(key).stops_working(false).await? {
+            return self.make_up(calls, key).await;
+        }
+        // In all that time the call was not carried out.
+        match self.probe(key).works().await? {
             Works::Yes(bearer) => self.generate(calls, &bearer.token).await,
-            // It was, and its answer is lost; unless somebody has put a newer key there since.
-            Works::No => match self.newer_in_source(&key).await? {
-                Some(newer) => self.finish(&newer).await,
-                None => match self.aside().await? {
-                    Some(aside) => self.generate(calls, &aside.bearer).await,
-                    None => Err(self.lost("no token was kept that could ask once more")),
-                },
-            },
+            Works::No => Err(Halt::Later(self.is_unclear())),
         }
     }
 
-    /// Returns a key that lies in the source in place of the one in use, and works.
-    async fn newer_in_source(&self, used: &ApiKey) -> Result<Option<ApiKey>, Halt> {
-        let source = &self.profile.key_source;
-        if *source == KeySource::Sealed {
-            return Ok(None);
+    /// Makes up for a lost answer: the old key is dead, and nobody knows the new one.
+    async fn make_up(&mut self, calls: &HubKeys<'_>, old: &ApiKey) -> Result<Report, Halt> {
+        if let Some(newer) = self.newer_in_source(old).await? {
+            return self.finish(&newer).await;
         }
-        let read = source.read(self.profile, &self.tools.surroundings.sealed).await.map_err(Problem::from)?;
-        let Some(key) = read.map(|found| found.key).filter(|key| key != used) else { return Ok(None) };
-        match works(self.target, &key, self.profile, self.tools).await? {
-            Works::Yes(_) => Ok(Some(key)),
-            Works::No => Ok(None),
+        match self.aside().await? {
+            Some(aside) if self.is_recent() => self.generate(calls, &aside.bearer).await,
+            Some(_) => {
+                Err(self.lost("so much time has passed that another one may have been made elsewhere"))
+            }
+            None => Err(self.lost("no token was kept that could ask once more")),
         }
     }
 
-    async fn put_aside(&self, bearer: &TokenText, old: &ApiKey) -> Result<(), Problem> {
-        let aside = Aside::new(bearer, old);
+    /// Whether the last call is so recent that the key which it made is most likely the one that is valid.
+    fn is_recent(&self) -> bool {
+        let now = self.tools.surroundings.clock.wall();
+        self.record.sent_at.is_some_and(|sent| now.abs_diff(sent) <= ASK_AGAIN_FOR.unsigned_abs())
+    }
+
+    async fn put_aside(&self, bearer: &TokenText) -> Result<(), Halt> {
+        let aside = Aside::new(bearer);
         let (_, to) = self.tools.vault.keys_place().await?;
         let (sealed, to) = (&self.tools.surroundings.sealed, to.as_ref().map(SealedPrivate::public));
-        self.profile.key_source.put_aside(self.profile, &aside, sealed, to).await?;
-        self.tools.asides.offer(&self.profile.name, aside);
+        let kept = self.profile.key_source.put_aside(self.profile, &aside, sealed, to).await;
+        kept.map_err(Problem::from)?;
+        self.tools.offer(&self.profile.name, aside);
         Ok(())
     }
 
     /// Returns what was put aside, by this agent or one before it.
     async fn aside(&self) -> Result<Option<Aside>, Problem> {
-        match self.tools.asides.of(&self.profile.name) {
-            Some(aside) => Ok(Some(aside)),
-            None => Ok(self.profile.key_source.read_aside(self.profile).await?),
+        let (source, name) = (&self.profile.key_source, &self.profile.name);
+        if let Some(aside) = self.tools.asides.of(name) {
+            return Ok(Some(aside));
         }
+        Ok(source.read_aside(self.profile, &self.tools.surroundings.sealed).await?)
     }
 
     /// Asks for another key, and puts it in the place of the old one.
     async fn generate(&mut self, calls: &HubKeys<'_>, bearer: &TokenText) -> Result<Report, Halt> {
         if self.record.sent >= MOST_CALLS {
-            return self.given_up().await;
+            return self.refused(&format!("{MOST_CALLS} calls for another key brought none")).await;
         }
-        self.record.sent += 1;
-        if let Err(problem) = self.save().await {
-            self.record.sent -= 1;
-            return Err(problem.into());
-        }
+        self.tools.may_go_on().map_err(Halt::Later)?;
+        self.count().await?;
         match calls.generate(bearer).await {
             Ok(generated) => self.switch(&generated.key).await,
-            Err(CallError::NotSent(error)) => {
-                self.record.sent -= 1;
-                self.save().await?;
-                Err(Halt::Later(told(&error, self.profile, self.tools)))
-            }
-            Err(CallError::Refused(error @ PlatformError::Throttled { .. })) => {
+            Err(CallError::NotSent(error) | CallError::Refused(error @ PlatformError::Throttled { .. })) => {
                 self.record.sent -= 1;
                 self.save().await?;
                 Err(Halt::Later(told(&error, self.profile, self.tools)))
@@ -100,6 +102,18 @@ impl Rotation<'_> {
             }
             Err(CallError::Unclear(error)) => Err(Halt::Later(told(&error, self.profile, self.tools))),
         }
+    }
+
+    /// Writes down that a call is about to be made.
+    async fn count(&mut self) -> Result<(), Problem> {
+        let before = (self.record.sent, self.record.sent_at);
+        self.record.sent += 1;
+        self.record.sent_at = Some(self.tools.surroundings.clock.wall());
+        let saved = self.save().await;
+        if saved.is_err() {
+            (self.record.sent, self.record.sent_at) = before;
+        }
+        saved
     }
 
     /// Keeps the new key: first where it outlives the agent, for it is told this once.
@@ -114,9 +128,13 @@ impl Rotation<'_> {
     async fn finish(&self, new: &ApiKey) -> Result<Report, Halt> {
         // Perhaps the agent before this one had no time for it.
         self.keep(new).await?;
-        match begins_working(self.target, new, self.profile, self.tools).await? {
+        match self.probe(new).begins_working().await? {
             Works::Yes(proof) => self.use_it(new, Some(proof)).await?,
-            Works::No => return Err(self.lost("the platform refuses the key that it has just made")),
+            Works::No => {
+                return Err(
+                    self.lost("the platform refuses the one that it made: another may have been made since")
+                );
+            }
         }
         self.clear_aside().await?;
         Ok(rotated(Vec::new()))
@@ -131,9 +149,7 @@ impl Rotation<'_> {
     /// The platform said no; whether the old key is alive tells what that means.
     async fn refused(&mut self, why: &str) -> Result<Report, Halt> {
         let key = self.key.key.expose();
-        match surely_works(self.target, &key, self.profile, self.tools).await? {
-            // Perhaps the new one, which could not be kept yet.
-            Works::Yes(_) if !self.is_old(&key) => self.finish(&key).await,
+        match self.probe(&key).surely_works().await? {
             Works::Yes(_) => {
                 self.clear_aside().await?;
                 Err(Halt::Over(Problem {
@@ -146,8 +162,15 @@ impl Rotation<'_> {
         }
     }
 
-    async fn given_up(&mut self) -> Result<Report, Halt> {
-        self.refused(&format!("{MOST_CALLS} calls for another key brought none")).await
+    fn is_unclear(&self) -> Problem {
+        Problem::new(
+            ErrorCode::UNREACHABLE,
+            format!(
+                "the platform takes the key of profile `{}` at times, and at times not",
+                self.profile.name
+            ),
+            "the agent looks again",
+        )
     }
 
     fn lost(&self, why: &str) -> Halt {

@@ -7,7 +7,7 @@ use dph_agent_protocol::ErrorCode;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use zeroize::Zeroizing;
 
-use super::super::platform::{Bearer, Works, begins_working, surely_works, told};
+use super::super::platform::{Bearer, Works, told};
 use super::super::worker::Halt;
 use super::{Report, Rotation, rotated};
 use crate::error::Problem;
@@ -18,7 +18,14 @@ const KEY_LEN: usize = 33;
 impl Rotation<'_> {
     pub(super) async fn at_iam(&mut self, calls: &IamKeys<'_>) -> Result<Report, Halt> {
         let key = self.key.key.expose();
-        let Works::Yes(bearer) = surely_works(self.target, &key, self.profile, self.tools).await? else {
+        if self.record.made.is_some()
+            && let Some(newer) = self.newer_in_source(&key).await?
+        {
+            // An earlier try put it there, or the user; which one it was, the next try sees.
+            self.use_it(&newer, None).await?;
+            return Err(Halt::Later(self.has_moved_on()));
+        }
+        let Works::Yes(bearer) = self.probe(&key).surely_works().await? else {
             return Err(self.not_current());
         };
         let details = calls.details(&bearer.token, &key).await.map_err(|error| self.later(&error))?;
@@ -27,6 +34,9 @@ impl Rotation<'_> {
                 return self.delete_old(calls, &bearer).await;
             }
             self.clear_up(calls, &bearer, &details, &made).await?;
+            if !self.is_old(&key) {
+                return Err(Halt::Over(self.is_another()));
+            }
         }
         if details.locked {
             return Err(Halt::Over(self.is_locked(&details.name)));
@@ -34,7 +44,7 @@ impl Rotation<'_> {
         self.replace(calls, &bearer, &details).await
     }
 
-    /// Deletes what an earlier try made, whose value nobody knows any more.
+    /// Deletes what an earlier try made, whose value nobody knows any more: first it must be in no place.
     async fn clear_up(
         &mut self,
         calls: &IamKeys<'_>,
@@ -42,6 +52,7 @@ impl Rotation<'_> {
         own: &KeyDetails,
         made: &str,
     ) -> Result<(), Halt> {
+        self.restore().await?;
         let left = calls.find(&bearer.token, &own.account_id, &own.iam_id, made).await;
         for key in left.map_err(|error| self.later(&error))? {
             calls.delete(&bearer.token, &key.id).await.map_err(|error| self.later(error.platform_error()))?;
@@ -55,19 +66,23 @@ impl Rotation<'_> {
         bearer: &Bearer,
         own: &KeyDetails,
     ) -> Result<Report, Halt> {
+        self.tools.may_go_on().map_err(Halt::Later)?;
         let new = random_key()?;
         let name = format!("dph-agent {} {:016x}", self.profile.name, fastrand::u64(..));
         (self.record.made, self.record.old_id) = (Some(name.clone()), Some(own.id.to_string()));
         self.record.sent = 1;
-        self.save().await?;
+        if let Err(problem) = self.save().await {
+            (self.record.made, self.record.old_id, self.record.sent) = (None, None, 0);
+            return Err(problem.into());
+        }
         let id = self.make(calls, bearer, own, &name, &new).await?;
-        let proof = match begins_working(self.target, &new, self.profile, self.tools).await? {
+        let proof = match self.probe(&new).begins_working().await? {
             Works::Yes(proof) => proof,
             Works::No => return Err(self.undo(calls, bearer, &id, "the new key does not work").await),
         };
         if let Err(problem) = self.keep(&new).await {
             // Perhaps it was written all the same: the old one goes back before the new one is deleted.
-            self.keep(&self.key.key.expose()).await?;
+            self.restore().await?;
             return Err(self.undo(calls, bearer, &id, &problem.message).await);
         }
         let deleter = proof.copy();
@@ -86,7 +101,8 @@ impl Rotation<'_> {
     ) -> Result<KeyId, Halt> {
         let description = "made by dph-agent in place of another one";
         let (iam_id, account_id) = (own.iam_id.as_str(), own.account_id.as_str());
-        let new = NewKey { name, description, iam_id, account_id, key, expires_at: None };
+        let expires_at = own.end_of_successor(self.tools.surroundings.clock.wall());
+        let new = NewKey { name, description, iam_id, account_id, key, expires_at };
         match calls.create(&bearer.token, &new).await {
             Ok(made) => Ok(made.id),
             Err(CallError::NotSent(error)) => {
@@ -153,6 +169,25 @@ impl Rotation<'_> {
             ErrorCode::FAILED,
             format!("the key of profile `{}` was not rotated, and goes on working: {why}", self.profile.name),
             "mend the cause, then rotate it again",
+        )
+    }
+
+    fn has_moved_on(&self) -> Problem {
+        Problem::new(
+            ErrorCode::SOURCE_UNAVAILABLE,
+            format!("another key lies in the place of that of profile `{}`", self.profile.name),
+            "the agent uses it and goes on",
+        )
+    }
+
+    fn is_another(&self) -> Problem {
+        let name = &self.profile.name;
+        Problem::new(
+            ErrorCode::FAILED,
+            format!(
+                "profile `{name}` has another key now than when its key was to be rotated: it was not touched"
+            ),
+            format!("if it is to be rotated, too: dph-agent-client rotate --profile {name}"),
         )
     }
 
