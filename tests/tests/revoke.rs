@@ -293,3 +293,38 @@ fn a_change_is_carried_out_by_one_of_two_agents() {
     assert!(!scene.platform.is_valid_key(KEY));
     drop(second);
 }
+
+#[test]
+fn a_key_that_came_after_a_revoke_was_done_is_not_dropped_with_it() {
+    let scene = scene();
+    let agent = scene.home.start_agent();
+    scene.lock(PASSPHRASE);
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.add("sealed", &["--key-stdin"]).unwrap();
+    agent.stop();
+    // What an agent leaves that was killed before it struck the wish out, of another key than this one.
+    let wish = "{\"version\":1,\"kind\":\"revoke\",\"since\":1,\"sent\":1,\"sent_at\":1,\"done_there\":true,\
+                \"tokens_until\":null,\"key\":\"0123456789abcdef\",\"made\":null,\"old_id\":null,\"lost\":null}";
+    scene.home.write(".local/state/dph-agent/changes/default.json", wish);
+    let _agent = scene.home.start_agent();
+    assert_eq!(scene.profile()["key_state"], "revoking");
+    scene.unlock(PASSPHRASE).unwrap();
+    wait_until("it is struck out", || wishes(&scene) == 0);
+    assert!(scene.home.path(".local/share/dph-agent/sealed/default.sealed").exists());
+    assert!(scene.platform.is_valid_key(KEY) && generated(&scene) == 0);
+}
+
+#[test]
+fn nothing_is_sent_that_cannot_be_written_down() {
+    let scene = scene();
+    let _agent = with_a_file(&scene);
+    let folder = scene.home.path(".local/state/dph-agent/changes");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "in the way").unwrap();
+    for command in ["revoke", "rotate"] {
+        let refused = scene.home.client(&[command, "--yes"]);
+        assert!(refused.failed_with(1).err.contains("changes"), "{refused:?}");
+    }
+    scene.home.client(&["token", "--new"]).unwrap();
+    assert!(scene.platform.is_valid_key(KEY) && generated(&scene) == 0);
+}

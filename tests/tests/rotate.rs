@@ -125,6 +125,24 @@ fn a_key_in_a_sealed_file_is_rotated_and_opens_after_a_restart() {
 }
 
 #[test]
+fn a_lost_answer_about_a_sealed_key_is_made_up_for_when_it_is_opened() {
+    let scene = scene();
+    let agent = scene.home.start_agent();
+    scene.lock(PASSPHRASE);
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.add("sealed", &["--key-stdin"]).unwrap();
+    killed_at(&scene, agent, Endpoint::GenerateKey, Fault::DropAnswer);
+    let _agent = scene.home.start_agent();
+    wait_until("the call was carried out", || !scene.platform.is_valid_key(KEY));
+    assert_eq!(scene.profile()["key_state"], "rotating");
+    scene.unlock(PASSPHRASE).unwrap();
+    rotate(&scene, &["--wait"]).unwrap();
+    assert_eq!(calls(&scene, Endpoint::GenerateKey), 2);
+    scene.home.client(&["token", "--new"]).unwrap();
+    assert!(!scene.home.path(".local/share/dph-agent/sealed/default.rotation").exists());
+}
+
+#[test]
 fn a_key_that_cannot_be_written_back_is_not_rotated() {
     let scene = scene();
     let _agent = scene.home.start_agent();
@@ -286,7 +304,7 @@ fn a_kill_at_a_random_moment_ends_in_a_working_key() {
             waiting.join().unwrap();
         });
         let _agent = scene.home.start_agent();
-        wait_until("it ends", || scene.profile()["key_state"] != "rotating");
+        wait_within(2 * PROOF, "it ends", || (scene.profile()["key_state"] != "rotating").then_some(()));
         works(&scene);
     }
 }

@@ -102,6 +102,12 @@ impl Tools {
         }
     }
 
+    /// Writes down how far a wish has come.
+    async fn save(&self, name: &ProfileName, record: &Record) -> Result<(), Problem> {
+        let (journal, name, record) = (self.journal.clone(), name.clone(), record.clone());
+        blocking(move || journal.save(&name, &record)).await?
+    }
+
     /// Has what was put aside at hand, unless the agent was locked meanwhile.
     fn offer(&self, name: &ProfileName, aside: Aside) {
         let mut asides = self.asides.all();

@@ -17,7 +17,7 @@ use super::worker::Halt;
 use super::{Report, Tools};
 use crate::config::Profile;
 use crate::error::Problem;
-use crate::exchange::{blocking, usable_key};
+use crate::exchange::usable_key;
 use crate::vault::HeldKey;
 
 /// Calls that make a new key where that is the only way to end the old one.
@@ -33,6 +33,13 @@ enum Sent {
     Gone,
 }
 
+/// What a try works on.
+struct Revocation<'a> {
+    profile: &'a Arc<Profile>,
+    record: &'a mut Record,
+    tools: &'a Tools,
+}
+
 /// Tries it.
 pub(super) async fn attempt(
     profile: &Arc<Profile>,
@@ -40,17 +47,26 @@ pub(super) async fn attempt(
     record: &mut Record,
     tools: &Tools,
 ) -> Result<Report, Halt> {
-    let mut outcome = ChangeOutcome::REVOKED;
-    if !record.done_there {
-        outcome = end_there(profile, held, record, tools).await?;
-        record.done_there = true;
-        save(profile, record, tools).await?;
-    } else if !is_meant(profile, held, record, tools).await? {
-        // The key was dropped then, and another one has come into its place.
-        return Ok(Report { outcome, tokens_until: None, notes: Vec::new() });
-    }
+    let mut revocation = Revocation { profile, record, tools };
+    let outcome = match revocation.record.done_there {
+        true if !revocation.is_meant(held.as_ref()).await? => {
+            // The key was dropped then, and another one has come into its place.
+            return Ok(done(ChangeOutcome::REVOKED, Vec::new()));
+        }
+        true => ChangeOutcome::REVOKED,
+        false => {
+            let outcome = revocation.end_there(held).await?;
+            revocation.record.done_there = true;
+            revocation.save().await?;
+            outcome
+        }
+    };
     profile.key_source.clear(profile, &tools.surroundings.sealed).await.map_err(Problem::from)?;
-    Ok(Report { outcome, tokens_until: None, notes: left_notes(profile) })
+    Ok(done(outcome, left_notes(profile)))
+}
+
+fn done(outcome: ChangeOutcome, notes: Vec<String>) -> Report {
+    Report { outcome, tokens_until: None, notes }
 }
 
 /// Refuses what the platform has no interface for.
@@ -86,146 +102,108 @@ pub fn notes(profile: &Profile) -> Vec<String> {
     notes
 }
 
-async fn end_there(
-    profile: &Arc<Profile>,
-    held: Option<HeldKey>,
-    record: &mut Record,
-    tools: &Tools,
-) -> Result<ChangeOutcome, Halt> {
-    let (target, key) = usable_key(profile, held, &tools.surroundings).await?;
-    let calls = target.key_calls();
-    let key = key.key.expose();
-    meant(&key, profile, record, tools).await?;
-    let probe = Probe { target: &target, key: &key, profile, tools };
-    let token = match probe.surely_works().await? {
-        Works::Yes(bearer) => bearer.token,
-        Works::No if record.sent > 0 => return Ok(ChangeOutcome::REVOKED),
-        Works::No => return Ok(ChangeOutcome::ALREADY_INVALID),
-    };
-    tools.may_go_on().map_err(Halt::Later)?;
-    let sent = match calls {
-        KeyCalls::SoftwareHub(calls) => generate(&calls, &token, profile, record, tools).await?,
-        KeyCalls::IbmCloud(calls) => delete(&calls, &token, &key, profile, record, tools).await?,
-        KeyCalls::None => return Err(Halt::Over(unsupported("revoking the key", profile))),
-    };
-    match sent {
-        Sent::Gone => Ok(ChangeOutcome::ALREADY_INVALID),
-        sent if probe.stops_working(matches!(sent, Sent::Done)).await? => Ok(ChangeOutcome::REVOKED),
-        Sent::Done | Sent::Perhaps => Err(Halt::Later(still_works(profile))),
-    }
-}
-
-/// Whether what lies in the place of the key, as far as it is there, is the one that was meant.
-async fn is_meant(
-    profile: &Arc<Profile>,
-    held: Option<HeldKey>,
-    record: &Record,
-    tools: &Tools,
-) -> Result<bool, Halt> {
-    let there = match held {
-        Some(held) => Some(held.key.expose()),
-        None => {
-            let read = profile.key_source.read(profile, &tools.surroundings.sealed).await;
-            read.map_err(Problem::from)?.map(|found| found.key)
-        }
-    };
-    Ok(there.is_none_or(|key| record.key.as_ref().is_none_or(|meant| *meant == fingerprint(&key))))
-}
-
-/// Makes sure that it is the key that was meant: one that has come into its place since is nobody's to end.
-async fn meant(key: &ApiKey, profile: &Profile, record: &mut Record, tools: &Tools) -> Result<(), Halt> {
-    let name = &profile.name;
-    match &record.key {
-        Some(meant) if *meant != fingerprint(key) => Err(Halt::Over(Problem::new(
-            ErrorCode::FAILED,
-            format!(
-                "profile `{name}` has another key now than when its key was to be revoked: this one was not touched"
-            ),
-            format!("if it is to be revoked, too: dph-agent-client revoke --profile {name}"),
-        ))),
-        Some(_) => Ok(()),
-        None => {
-            record.key = Some(fingerprint(key));
-            Ok(save(profile, record, tools).await?)
+impl Revocation<'_> {
+    async fn end_there(&mut self, held: Option<HeldKey>) -> Result<ChangeOutcome, Halt> {
+        let (profile, tools) = (self.profile, self.tools);
+        let (target, key) = usable_key(profile, held, &tools.surroundings).await?;
+        let key = key.key.expose();
+        self.remember(&key).await?;
+        let probe = Probe { target: &target, key: &key, profile, tools };
+        let token = match probe.surely_works().await? {
+            Works::Yes(bearer) => bearer.token,
+            Works::No if self.record.sent > 0 => return Ok(ChangeOutcome::REVOKED),
+            Works::No => return Ok(ChangeOutcome::ALREADY_INVALID),
+        };
+        tools.may_go_on().map_err(Halt::Later)?;
+        let sent = match target.key_calls() {
+            KeyCalls::SoftwareHub(calls) => self.generate(&calls, &token).await?,
+            KeyCalls::IbmCloud(calls) => self.delete(&calls, &token, &key).await?,
+            KeyCalls::None => return Err(Halt::Over(unsupported("revoking the key", profile))),
+        };
+        match sent {
+            Sent::Gone => Ok(ChangeOutcome::ALREADY_INVALID),
+            sent if probe.stops_working(matches!(sent, Sent::Done)).await? => Ok(ChangeOutcome::REVOKED),
+            Sent::Done | Sent::Perhaps => Err(Halt::Later(still_works(profile))),
         }
     }
-}
 
-/// Ends the key of Software Hub, where a user has one, by making another one that nobody sees.
-async fn generate(
-    calls: &HubKeys<'_>,
-    token: &TokenText,
-    profile: &Profile,
-    record: &mut Record,
-    tools: &Tools,
-) -> Result<Sent, Halt> {
-    if record.sent >= MOST_CALLS {
-        return Err(Halt::Over(unsupported("revoking the key", profile)));
-    }
-    count(profile, record, tools).await?;
-    match calls.generate_and_discard(token).await {
-        Ok(()) => Ok(Sent::Done),
-        Err(CallError::Unclear(_)) => Ok(Sent::Perhaps),
-        Err(CallError::NotSent(error)) => {
-            uncount(profile, record, tools).await?;
-            Err(Halt::Later(told(&error, profile, tools)))
-        }
-        Err(CallError::Refused(error)) => {
-            uncount(profile, record, tools).await?;
-            Err(refused(&error, profile, tools))
+    /// Makes sure that it is the key that was meant: one that has come into its place since is nobody's to end.
+    async fn remember(&mut self, key: &ApiKey) -> Result<(), Halt> {
+        match &self.record.key {
+            Some(meant) if *meant != fingerprint(key) => Err(Halt::Over(is_another(self.profile))),
+            Some(_) => Ok(()),
+            None => {
+                self.record.key = Some(fingerprint(key));
+                Ok(self.save().await?)
+            }
         }
     }
-}
 
-/// Deletes the key of IBM Cloud, where a user may have others.
-async fn delete(
-    calls: &IamKeys<'_>,
-    token: &TokenText,
-    key: &ApiKey,
-    profile: &Profile,
-    record: &mut Record,
-    tools: &Tools,
-) -> Result<Sent, Halt> {
-    let details = calls.details(token, key).await;
-    let details = details.map_err(|error| Halt::Later(told(&error, profile, tools)))?;
-    if details.locked {
-        return Err(Halt::Over(key_is_locked(&details.name, profile)));
+    /// Whether what lies in the place of the key, as far as it is there, is the one that was meant.
+    async fn is_meant(&self, held: Option<&HeldKey>) -> Result<bool, Halt> {
+        let there = match held {
+            Some(held) => Some(held.key.expose()),
+            None => {
+                let sealed = &self.tools.surroundings.sealed;
+                let read = self.profile.key_source.read(self.profile, sealed).await;
+                read.map_err(Problem::from)?.map(|found| found.key)
+            }
+        };
+        let meant = self.record.key.as_ref();
+        Ok(there.is_none_or(|key| meant.is_none_or(|meant| *meant == fingerprint(&key))))
     }
-    count(profile, record, tools).await?;
-    match calls.delete(token, &details.id).await {
-        Ok(Deletion::Done) => Ok(Sent::Done),
-        Err(CallError::Unclear(_)) => Ok(Sent::Perhaps),
-        Ok(Deletion::GoneBefore) => Ok(Sent::Gone),
-        Err(CallError::NotSent(error)) => {
-            uncount(profile, record, tools).await?;
-            Err(Halt::Later(told(&error, profile, tools)))
+
+    /// Ends the key of Software Hub, where a user has one, by making another one that nobody sees.
+    async fn generate(&mut self, calls: &HubKeys<'_>, token: &TokenText) -> Result<Sent, Halt> {
+        if self.record.sent >= MOST_CALLS {
+            return Err(Halt::Over(unsupported("revoking the key", self.profile)));
         }
-        Err(CallError::Refused(error)) => {
-            uncount(profile, record, tools).await?;
-            Err(refused(&error, profile, tools))
+        self.count().await?;
+        let sent = calls.generate_and_discard(token).await;
+        self.told(sent.map(|()| Sent::Done)).await
+    }
+
+    /// Deletes the key of IBM Cloud, where a user may have others.
+    async fn delete(&mut self, calls: &IamKeys<'_>, token: &TokenText, key: &ApiKey) -> Result<Sent, Halt> {
+        let details = calls.details(token, key).await;
+        let details = details.map_err(|error| Halt::Later(told(&error, self.profile, self.tools)))?;
+        if details.locked {
+            return Err(Halt::Over(key_is_locked(&details.name, self.profile)));
         }
+        self.count().await?;
+        let sent = calls.delete(token, &details.id).await.map(|deletion| match deletion {
+            Deletion::Done => Sent::Done,
+            Deletion::GoneBefore => Sent::Gone,
+        });
+        self.told(sent).await
     }
-}
 
-/// Writes down that a call is about to be made.
-async fn count(profile: &Profile, record: &mut Record, tools: &Tools) -> Result<(), Problem> {
-    record.sent = record.sent.saturating_add(1);
-    let saved = save(profile, record, tools).await;
-    if saved.is_err() {
-        record.sent -= 1;
+    /// Takes back the count of a call that surely changed nothing.
+    async fn told(&mut self, sent: Result<Sent, CallError>) -> Result<Sent, Halt> {
+        let halt = match sent {
+            Ok(sent) => return Ok(sent),
+            Err(CallError::Unclear(_)) => return Ok(Sent::Perhaps),
+            Err(CallError::NotSent(error)) => Halt::Later(told(&error, self.profile, self.tools)),
+            Err(CallError::Refused(error)) => refused(&error, self.profile, self.tools),
+        };
+        self.record.sent = self.record.sent.saturating_sub(1);
+        self.save().await?;
+        Err(halt)
     }
-    saved
-}
 
-/// Writes down that the last call surely changed nothing.
-async fn uncount(profile: &Profile, record: &mut Record, tools: &Tools) -> Result<(), Problem> {
-    record.sent = record.sent.saturating_sub(1);
-    save(profile, record, tools).await
-}
+    /// Writes down that a call is about to be made.
+    async fn count(&mut self) -> Result<(), Problem> {
+        self.record.sent = self.record.sent.saturating_add(1);
+        let saved = self.save().await;
+        if saved.is_err() {
+            self.record.sent -= 1;
+        }
+        saved
+    }
 
-async fn save(profile: &Profile, record: &Record, tools: &Tools) -> Result<(), Problem> {
-    let (journal, name, record) = (tools.journal.clone(), profile.name.clone(), record.clone());
-    blocking(move || journal.save(&name, &record)).await?
+    async fn save(&self) -> Result<(), Problem> {
+        self.tools.save(&self.profile.name, self.record).await
+    }
 }
 
 /// A platform that throttles or has just forgotten the token says yes later.
@@ -244,6 +222,17 @@ fn refused(error: &PlatformError, profile: &Profile, tools: &Tools) -> Halt {
             })
         }
     }
+}
+
+fn is_another(profile: &Profile) -> Problem {
+    let name = &profile.name;
+    Problem::new(
+        ErrorCode::FAILED,
+        format!(
+            "profile `{name}` has another key now than when its key was to be revoked: this one was not touched"
+        ),
+        format!("if it is to be revoked, too: dph-agent-client revoke --profile {name}"),
+    )
 }
 
 fn key_is_locked(key: &str, profile: &Profile) -> Problem {

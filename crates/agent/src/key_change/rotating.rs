@@ -20,7 +20,7 @@ use super::worker::Halt;
 use super::{Report, Tools};
 use crate::config::Profile;
 use crate::error::Problem;
-use crate::exchange::{self, blocking, usable_key};
+use crate::exchange::{self, usable_key};
 use crate::kept_key::KeptKey;
 use crate::key_source::{Found, KeySource};
 use crate::seal::SealedPrivate;
@@ -175,9 +175,7 @@ impl Rotation<'_> {
     }
 
     async fn save(&self) -> Result<(), Problem> {
-        let (journal, name) = (self.tools.journal.clone(), self.profile.name.clone());
-        let record = self.record.clone();
-        blocking(move || journal.save(&name, &record)).await?
+        self.tools.save(&self.profile.name, self.record).await
     }
 
     /// Ends a rotation before which another key was made elsewhere: that one is not ours to end.
