@@ -17,7 +17,7 @@ use dph_agent_protocol::{
     Token, TokenRequest, Waiting,
 };
 use dph_agent_secret::wiped_stack::Wiping;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -27,7 +27,7 @@ use changing::{revoke, rotate};
 use confirming::{approve, deny, explain};
 use gate::{Wanted, permitted};
 use locking::{lock, lock_state, unlock};
-use migrating::migrate;
+use migrating::{migrate, migrate_with};
 use zen::zen;
 
 use crate::authorize::Permit;
@@ -112,7 +112,8 @@ pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply,
         Request::LockState => lock_state(Vec::new(), desk).await,
         Request::Revoke(request) => revoke(request, desk).await,
         Request::Rotate(request) => rotate(request, desk).await,
-        Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
+        Request::Migrate(request) => Wiping::new(migrate(request, None, asker, desk)).await,
+        Request::MigrateWith(request) => Wiping::new(migrate_with(request, asker, desk)).await,
         Request::Zen(request) => Wiping::new(zen(request, asker, desk)).await,
         Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Pending(page) => Ok(Reply::PendingList(desk.pending.list(&page.after))),
@@ -247,6 +248,20 @@ fn named(name: &ProfileName) -> Selector {
 
 fn done(names: &[ProfileName]) -> Reply {
     Reply::Done(names.iter().map(ProfileName::to_string).collect())
+}
+
+/// Waits for the configuration file, and keeps changes at the platform from beginning for these profiles. Whoever
+/// needs both takes them here, for in another order two requests would wait for each other for ever.
+async fn hold<'a>(
+    names: &[ProfileName],
+    end: Instant,
+    desk: &'a Desk,
+) -> Result<(MutexGuard<'a, ConfigFile>, OwnedMutexGuard<()>), Problem> {
+    let both = async {
+        let file = desk.config.lock().await;
+        Ok((file, desk.changes.standstill(names).await?))
+    };
+    within(left_ms(end), both, "another command", desk).await
 }
 
 /// Changes the configuration file and puts it into force.
