@@ -9,7 +9,7 @@ use tracing::{info, warn};
 
 use super::current_key::key_of;
 use super::gate::{Wanted, knows_passphrase, permitted};
-use super::{Desk, bad_setting, edit_locked, hold, left_ms, limit, named, within};
+use super::{Desk, bad_setting, edit_locked, hold, left_ms, limit, named, while_asked, within};
 use crate::audit::account::key_goes_out;
 use crate::caller::Asker;
 use crate::config::{ConfigFile, Edit, Profile};
@@ -45,9 +45,10 @@ pub(super) async fn migrate(
     let leaves = leaves_the_agent(&profile.key_source, &to) && !request.dry_run;
     // Before anything is held, for it may take as long as somebody thinks.
     if leaves {
-        may_leave(&profile, passphrase, end, asker, desk).await?;
+        while_asked(asker, may_leave(&profile, passphrase, end, asker, desk)).await?;
     }
-    let (mut file, _still) = hold(std::slice::from_ref(&profile.name), end, desk).await?;
+    let held = hold(std::slice::from_ref(&profile.name), end, desk);
+    let (mut file, _still) = while_asked(asker, held).await?;
     let moved = plan(still_from(&profile, desk).await?, &to, &file)?;
     let prepared = async {
         let key = movable(&moved.old, desk).await?;
@@ -55,7 +56,8 @@ pub(super) async fn migrate(
         check_place(&moved.new, &key.key.expose(), desk).await?;
         Ok(key)
     };
-    let key = within(left_ms(end), prepared, "reading the key", desk).await?;
+    let prepared = within(left_ms(end), prepared, "reading the key", desk);
+    let key = while_asked(asker, prepared).await?;
     if leaves {
         key_goes_out(&moved.old.name, asker, desk).await?;
     }
@@ -191,6 +193,8 @@ async fn carry_out(
         Err(problem) if problem.code == ErrorCode::LOCKED => {
             desk.vault.key_replaced(new.name.clone(), key).await?;
         }
+        // The next agent reads it from there.
+        Err(problem) if problem.code == ErrorCode::STOPPING => {}
         installed => installed?,
     }
     info!(profile = %new.name, from = %moved.old.key_source, to = %new.key_source, "a key was moved");
