@@ -9,7 +9,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use dph_agent_tests::{Home, KEY, Scene};
+use dph_agent_tests::{Home, KEY, Ran, Scene, wait_until};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -21,6 +21,10 @@ fn with_passphrase() -> Scene {
     scene.unlock(PASSPHRASE).unwrap();
     agent.stop();
     scene
+}
+
+fn migrate_with(passphrase: &str, scene: &Scene, to: &str) -> Ran {
+    scene.home.client_with(&["migrate", "--to", to, "--passphrase-stdin"], passphrase)
 }
 
 fn sealed_file(home: &Home) -> std::path::PathBuf {
@@ -148,10 +152,10 @@ fn a_key_goes_from_a_file_to_a_sealed_one_and_back_and_lies_in_one_place_only() 
     agent.stop();
 
     let _agent = scene.home.start_agent();
-    let closed = scene.home.client(&["migrate", "--to", &source]);
-    closed.failed_with(4);
+    migrate_with(PASSPHRASE, &scene, &source).failed_with(4);
     scene.unlock(PASSPHRASE).unwrap();
-    let moved = scene.home.client(&["migrate", "--to", &source, "--json"]);
+    let moved = ["migrate", "--to", &source, "--passphrase-stdin", "--json"];
+    let moved = scene.home.client_with(&moved, PASSPHRASE);
     assert_eq!((&moved.json()["from"], &moved.json()["to"]), (&"sealed".into(), &source.as_str().into()));
     assert_eq!(fs::read_to_string(&file).unwrap().trim(), KEY);
     assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
@@ -165,7 +169,7 @@ fn a_key_is_moved_only_to_a_place_that_is_proven_to_hold_it() {
     let _agent = scene.warm();
     let other = scene.home.write("other", "another-key");
     let refuse = |to: &str, status| {
-        scene.home.client(&["migrate", "--to", to]).failed_with(status);
+        migrate_with(PASSPHRASE, &scene, to).failed_with(status);
         assert!(fs::read_to_string(scene.home.config()).unwrap().contains("key-source = \"session\""));
         scene.home.client(&["token", "--new"]).unwrap();
     };
@@ -177,8 +181,83 @@ fn a_key_is_moved_only_to_a_place_that_is_proven_to_hold_it() {
     refuse("sealde", 2);
     assert_eq!(fs::read_to_string(&other).unwrap(), "another-key", "nothing was written over it");
     fs::write(&other, KEY).unwrap();
-    scene.home.client(&["migrate", "--to", &format!("command:[\"cat\",\"{}\"]", other.display())]).unwrap();
+    migrate_with(PASSPHRASE, &scene, &format!("command:[\"cat\",\"{}\"]", other.display())).unwrap();
     scene.home.client(&["token", "--new"]).unwrap();
+}
+
+#[test]
+fn a_key_leaves_the_agent_only_with_the_passphrase() {
+    let scene = with_passphrase();
+    let _agent = scene.warm();
+    let out = scene.home.path("out");
+    let to = format!("file:{}", out.display());
+    for source in ["session", "sealed"] {
+        let asked = scene.home.client(&["migrate", "--to", &to]);
+        assert!(asked.failed_with(2).err.contains("--passphrase-stdin"), "{asked:?}");
+        migrate_with("wrong", &scene, &to).failed_with(4);
+        assert!(!out.exists() && files_with_the_key(&scene.home) == 0, "nothing left the agent");
+        let source = format!("key-source = \"{source}\"");
+        assert!(fs::read_to_string(scene.home.config()).unwrap().contains(&source), "{source}");
+        scene.home.client(&["migrate", "--to", &to, "--dry-run"]).unwrap();
+        if source.contains("session") {
+            scene.home.client(&["migrate", "--to", "sealed"]).unwrap();
+        }
+    }
+    migrate_with(PASSPHRASE, &scene, &to).unwrap();
+    assert_eq!(fs::read_to_string(&out).unwrap().trim(), KEY);
+}
+
+#[test]
+fn a_key_leaves_the_agent_only_past_its_policy() {
+    let scene = Scene::new();
+    let agent = scene.warm();
+    let out = scene.home.path("out");
+    let to = format!("file:{}", out.display());
+    let put_policy = |policy: &str| {
+        let text = fs::read_to_string(scene.home.config()).unwrap();
+        let text = text.lines().filter(|line| !line.contains("allow = ")).collect::<Vec<_>>().join("\n");
+        scene.home.write_config(&format!("{text}\n{policy}\n"));
+        let reads = scene.home.log().matches("read the configuration").count();
+        agent.signal(rustix::process::Signal::HUP);
+        wait_until("it is read", || scene.home.log().matches("read the configuration").count() > reads);
+    };
+    put_policy("allow = [\"/nowhere\"]");
+    let refused = scene.home.client(&["migrate", "--to", &to]);
+    assert!(refused.failed_with(8).err.contains("`allow` of profile `default`"), "{refused:?}");
+    put_policy("confirm = true");
+    std::thread::scope(|scope| {
+        let moving = scope.spawn(|| scene.home.client(&["migrate", "--to", &to]));
+        let waiting = || scene.home.client(&["pending", "--json"]).json();
+        wait_until("it waits", || !waiting().as_array().unwrap().is_empty());
+        assert!(!out.exists(), "nothing leaves before somebody says so");
+        scene.home.client(&["list"]).unwrap();
+        let id = waiting().pointer("/0/id").unwrap().as_str().unwrap().to_owned();
+        scene.home.client(&["deny", &id]).unwrap();
+        moving.join().unwrap().failed_with(8);
+    });
+    assert!(!out.exists());
+    scene.home.client(&["migrate", "--to", &to, "--dry-run"]).unwrap();
+}
+
+#[test]
+fn a_key_that_leaves_the_agent_is_recorded_before_and_does_not_where_it_must_be_and_cannot() {
+    let scene = Scene::new();
+    scene.home.write_config("audit = \"required\"\n");
+    let _agent = scene.warm();
+    let out = scene.home.path("out");
+    let to = format!("file:{}", out.display());
+    let hanging = fs::File::open(scene.home.path(".local/state/dph-agent/audit.lock")).unwrap();
+    hanging.lock().unwrap();
+    let refused = scene.home.client(&["migrate", "--to", &to]);
+    assert!(refused.failed_with(8).err.contains("cannot be recorded"), "{refused:?}");
+    assert!(!out.exists() && files_with_the_key(&scene.home) == 0, "nothing left the agent");
+    drop(hanging);
+    scene.home.client(&["migrate", "--to", &to]).unwrap();
+    let log = scene.home.path(".local/state/dph-agent/audit.jsonl");
+    wait_until("all is written", || fs::read_to_string(&log).unwrap().contains("\"migrate\",\"profile\""));
+    let log = fs::read_to_string(&log).unwrap();
+    let (before, behind) = (log.rfind("\"key-out\"").unwrap(), log.rfind("\"migrate\"").unwrap());
+    assert!(before < behind, "{log}");
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn is_for_guests(request: &Request) -> bool {
         | Request::LockState
         | Request::AddFor(_)
         | Request::Migrate(_)
+        | Request::MigrateWith(_)
         | Request::AuditState
         | Request::Revoke(_)
         | Request::Rotate(_)
@@ -84,6 +85,7 @@ fn is_answered_locked(request: &Request) -> bool {
         | Request::Remove(_)
         | Request::AddFor(_)
         | Request::Migrate(_)
+        | Request::MigrateWith(_)
         | Request::Revoke(_)
         | Request::Rotate(_)
         | Request::Refresh(_)

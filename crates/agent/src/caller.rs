@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 
 use dph_agent_ipc::{FarEnd, Peer, Uid};
 use tokio::sync::OnceCell;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::clock::Steady;
 use crate::error::Problem;
@@ -84,12 +85,24 @@ pub struct Asker {
     seen: OnceCell<Arc<Caller>>,
     /// What is known without asking a disk.
     noted: OnceLock<Arc<Caller>>,
+    gone: CancellationToken,
 }
 
 impl Asker {
     /// Remembers how to ask about the other end of a connection that was made at `connected`.
     pub fn new(peer: Peer, far_end: FarEnd, connected: Steady) -> Self {
-        Self { peer, far_end, connected, seen: OnceCell::new(), noted: OnceLock::new() }
+        let (seen, noted, gone) = (OnceCell::new(), OnceLock::new(), CancellationToken::new());
+        Self { peer, far_end, connected, seen, noted, gone }
+    }
+
+    /// Counts as there until what is returned is dropped.
+    pub fn stays(&self) -> DropGuard {
+        self.gone.clone().drop_guard()
+    }
+
+    /// Waits until it has gone.
+    pub async fn goes(&self) {
+        self.gone.cancelled().await;
     }
 
     /// Returns who connected, as far as the kernel told at once.

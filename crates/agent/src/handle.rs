@@ -17,7 +17,7 @@ use dph_agent_protocol::{
     Token, TokenRequest, Waiting,
 };
 use dph_agent_secret::wiped_stack::Wiping;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, MutexGuard, OwnedMutexGuard};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
@@ -27,12 +27,13 @@ use changing::{revoke, rotate};
 use confirming::{approve, deny, explain};
 use gate::{Wanted, permitted};
 use locking::{lock, lock_state, unlock};
-use migrating::migrate;
+use migrating::{migrate, migrate_with};
 use zen::zen;
 
 use crate::authorize::Permit;
 use crate::caller::Asker;
-use crate::config::{ConfigFile, Edit, ProfileName, SettingError};
+use crate::config::{Config, ConfigFile, Edit, ProfileName, SettingError};
+use crate::errands::Errands;
 use crate::error::{Problem, millis};
 use crate::exchange::blocking;
 use crate::freshness::Need;
@@ -73,6 +74,8 @@ pub struct Desk {
     pub window: Mutex<()>,
     /// Whether there is a screen for one.
     pub has_display: bool,
+    /// The requests that go on without their callers.
+    pub errands: Errands,
 }
 
 impl Desk {
@@ -101,8 +104,8 @@ pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply,
         Request::List(page) => desk.vault.list(page.after).await.map(Reply::Listing),
         Request::Status(request) => status(request, desk).await,
         Request::Prepare(request) => prepare(request, desk).await,
-        Request::Add(request) => Wiping::new(add(request, None, desk)).await,
-        Request::AddFor(request) => Wiping::new(add_for(request, desk)).await,
+        Request::Add(request) => Wiping::new(add(request, None, asker, desk)).await,
+        Request::AddFor(request) => Wiping::new(add_for(request, asker, desk)).await,
         Request::SetDefault(selector) => set_default(selector, desk).await,
         Request::Forget(kept) => forget(kept, desk).await,
         Request::Remove(kept) => remove(kept, desk).await,
@@ -112,7 +115,8 @@ pub async fn handle(permit: Permit, asker: &Asker, desk: &Desk) -> Result<Reply,
         Request::LockState => lock_state(Vec::new(), desk).await,
         Request::Revoke(request) => revoke(request, desk).await,
         Request::Rotate(request) => rotate(request, desk).await,
-        Request::Migrate(request) => Wiping::new(migrate(request, desk)).await,
+        Request::Migrate(request) => Wiping::new(migrate(request, None, asker, desk)).await,
+        Request::MigrateWith(request) => Wiping::new(migrate_with(request, asker, desk)).await,
         Request::Zen(request) => Wiping::new(zen(request, asker, desk)).await,
         Request::AuditState => Ok(Reply::AuditState(desk.surroundings.audit.state())),
         Request::Pending(page) => Ok(Reply::PendingList(desk.pending.list(&page.after))),
@@ -186,10 +190,11 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
                 desk.changes.abandon(&names).await;
                 None
             }
-            false => Some(desk.changes.standstill(&names).await?),
+            false => Some(within(OTHERS_MS, desk.changes.standstill(&names), OTHERS, desk).await?),
         };
+        let config = desk.vault.config().await?;
         desk.vault.drop_secrets(names.clone()).await?;
-        clear(&names, desk).await?;
+        clear(&names, &config, desk).await?;
         info!(profiles = ?names, "keys were forgotten");
     }
     Ok(done(&names))
@@ -198,23 +203,45 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
 async fn remove(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
-        let _still = desk.changes.standstill(&names).await?;
-        clear(&names, desk).await?;
-        edit(Edit::Remove(names.clone()), desk).await?;
+        let (mut file, _still) = hold(&names, Instant::now() + limit(OTHERS_MS), desk).await?;
+        let before = desk.vault.config().await?;
+        // First what may be refused: a key that is gone does not come back with the file.
+        edit_locked(&mut file, Edit::Remove(names.clone()), desk).await?;
+        info!(profiles = ?names, "profiles were removed");
+        let cleared = clear(&names, &before, desk).await;
         let (bindings, gone) = (Arc::clone(&desk.surroundings.bindings), names.clone());
         blocking(move || gone.iter().try_for_each(|name| bindings.forget(name.as_str()))).await??;
-        info!(profiles = ?names, "profiles were removed");
+        cleared.map_err(removed_all_the_same)?;
     }
     Ok(done(&names))
 }
 
-/// Deletes keys from where they outlive the agent.
-async fn clear(names: &[ProfileName], desk: &Desk) -> Result<(), Problem> {
-    let config = desk.vault.config().await?;
+/// Deletes keys from where they outlive the agent, all that can be.
+///
+/// # Errors
+///
+/// Which are still where.
+async fn clear(names: &[ProfileName], config: &Config, desk: &Desk) -> Result<(), Problem> {
+    let (mut left, mut why) = (Vec::new(), None);
     for profile in names.iter().filter_map(|name| config.profiles.get(name)) {
-        profile.key_source.clear(profile, &desk.surroundings.sealed).await?;
+        if let Err(error) = profile.key_source.clear(profile, &desk.surroundings.sealed).await {
+            left.push(format!("{} in {}", profile.name, profile.key_source));
+            why.get_or_insert_with(|| Problem::from(error));
+        }
     }
-    Ok(())
+    let Some(why) = why else { return Ok(()) };
+    let message = format!("a key is still there ({}): {}", left.join(", "), why.message);
+    Err(Problem { message, ..why })
+}
+
+fn removed_all_the_same(problem: Problem) -> Problem {
+    Problem {
+        message: format!("the profile was removed, but {}", problem.message),
+        hint:
+            "delete it there yourself, or add the profile again and remove it when that place can be changed"
+                .to_owned(),
+        ..problem
+    }
 }
 
 async fn refresh(waiting: Waiting, desk: &Desk) -> Result<Reply, Problem> {
@@ -253,9 +280,29 @@ fn done(names: &[ProfileName]) -> Reply {
     Reply::Done(names.iter().map(ProfileName::to_string).collect())
 }
 
+/// What a request may have to wait for that puts or deletes a key.
+const OTHERS: &str = "another command";
+/// How long one waits for that whose caller set no deadline.
+const OTHERS_MS: u32 = 30_000;
+
+/// Waits for the configuration file, and keeps changes at the platform from beginning for these profiles. Whoever
+/// needs both takes them here, for in another order two requests would wait for each other for ever.
+async fn hold<'a>(
+    names: &[ProfileName],
+    end: Instant,
+    desk: &'a Desk,
+) -> Result<(MutexGuard<'a, ConfigFile>, OwnedMutexGuard<()>), Problem> {
+    let both = async {
+        let file = desk.config.lock().await;
+        Ok((file, desk.changes.standstill(names).await?))
+    };
+    within(left_ms(end), both, OTHERS, desk).await
+}
+
 /// Changes the configuration file and puts it into force.
 async fn edit(edit: Edit, desk: &Desk) -> Result<(), Problem> {
-    edit_locked(&mut *desk.config.lock().await, edit, desk).await
+    let file = async { Ok(desk.config.lock().await) };
+    edit_locked(&mut *within(OTHERS_MS, file, OTHERS, desk).await?, edit, desk).await
 }
 
 async fn edit_locked(file: &mut ConfigFile, edit: Edit, desk: &Desk) -> Result<(), Problem> {
@@ -268,6 +315,15 @@ async fn edit_locked(file: &mut ConfigFile, edit: Edit, desk: &Desk) -> Result<(
     let config = config?;
     *file = copy;
     desk.vault.apply(Arc::new(config), Why::Edit).await
+}
+
+/// Waits for `work` only while the caller is there: for what comes before anything is changed.
+async fn while_asked<T>(asker: &Asker, work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    tokio::select! {
+        biased;
+        () = asker.goes() => Err(Problem::new(ErrorCode::DEADLINE, "the caller has gone", "ask again")),
+        done = work => done,
+    }
 }
 
 /// Waits for `work` as long as the caller does, and no longer than the agent is open.

@@ -1,7 +1,7 @@
 //! The agent: holds API keys, buys bearer tokens with them, refreshes those and hands them out.
 //!
 //! [`Agent::start`] and [`Agent::run`] are its whole life. What they use: [`server`] accepts and
-//! [`session`] speaks with one client; [`authorize`] permits and [`handle`] carries out; [`vault`]
+//! [`session`] speaks with one client; [`authorize`] permits and [`handle`] carries out, what changes something as one of the [`errands`]; [`vault`]
 //! owns every secret, decides by [`freshness`] and buys by [`exchange`]; [`audit`] records it all.
 
 pub mod askpass;
@@ -11,6 +11,7 @@ pub mod binding;
 pub mod caller;
 pub mod clock;
 pub mod config;
+pub mod errands;
 pub mod error;
 pub mod exchange;
 pub mod freshness;
@@ -60,6 +61,7 @@ use audit::Audit;
 use binding::Bindings;
 use clock::{Clock, SystemClock};
 use config::{Config, ConfigFile};
+use errands::Errands;
 use error::Problem;
 use exchange::blocking;
 use handle::{Desk, VERSION};
@@ -159,7 +161,7 @@ impl Agent {
         rotating.abort();
         forgetting.abort();
         let drained = server.await.map_err(|error| Ended { part: "server", source: Some(error) });
-        desk.changes.settle().await;
+        tokio::join!(desk.errands.finish(), desk.changes.settle());
         desk.surroundings.audit.finish(desk.surroundings.clock.wall());
         info!("stopped");
         outcome.and(drained)
@@ -203,6 +205,7 @@ fn furnish(
         pending: Pending::default(),
         window: Mutex::default(),
         has_display: askpass::has_display(),
+        errands: Errands::default(),
     };
     Ok((desk, task))
 }

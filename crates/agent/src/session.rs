@@ -1,6 +1,7 @@
 //! One connection from hello to close.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use dph_agent_ipc::{Connection, Peer, Uid};
@@ -17,8 +18,9 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::audit::account::{Asked, account};
-use crate::authorize::authorize;
+use crate::authorize::{Permit, authorize};
 use crate::caller::Asker;
+use crate::errands::is_errand;
 use crate::error::{Chain, Problem};
 use crate::handle::{Desk, handle};
 use crate::sessions::Seat;
@@ -26,7 +28,7 @@ use crate::sessions::Seat;
 /// Times that a client may name a version before the agent gives up on it.
 const HELLO_TRIES: usize = 2;
 /// How long the work on a request goes on for a client that has closed: it may have closed only its
-/// sending half, or have asked for something whose answer it does not need.
+/// sending half, or have asked for something whose answer it does not need. What changes something goes on to its end.
 const PARTING_TIME: Duration = Duration::from_secs(1);
 
 /// A frame that was read; its body is wiped when dropped.
@@ -51,24 +53,27 @@ enum SessionError {
 }
 
 /// Serves one client until it leaves, breaks a rule or has to make room.
-pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Desk) {
+pub async fn run(connection: Connection, peer: Peer, own: Uid, seat: Seat, desk: &Arc<Desk>) {
     let asker = Asker::new(peer, connection.far_end(), desk.surroundings.clock.steady());
+    let _until_it_goes = asker.stays();
     let (reader, writer) = split(connection);
     let (mut incoming, mut outgoing) = (Incoming(reader), Outgoing(writer));
-    let session = Session { asker, own, desk };
+    let session = Session { asker: Arc::new(asker), own, seat: Arc::new(seat), desk: Arc::clone(desk) };
     let ended = tokio::select! {
-        ended = session.serve(&mut incoming, &mut outgoing, &seat) => ended,
-        () = seat.asked_to_leave() => Ok(()),
+        ended = session.serve(&mut incoming, &mut outgoing) => ended,
+        () = session.seat.asked_to_leave() => Ok(()),
     };
     if let Err(error) = ended {
         debug!(error = %Chain(&error), pid = session.asker.peer().pid, "a session ended early");
     }
 }
 
-struct Session<'a> {
-    asker: Asker,
+struct Session {
+    asker: Arc<Asker>,
     own: Uid,
-    desk: &'a Desk,
+    /// Also held by what goes on without the client, so that one who hangs up has no room for more.
+    seat: Arc<Seat>,
+    desk: Arc<Desk>,
 }
 
 /// What the client sends.
@@ -77,19 +82,14 @@ struct Incoming(ReadHalf<Connection>);
 /// What the client gets.
 struct Outgoing(WriteHalf<Connection>);
 
-impl Session<'_> {
-    async fn serve(
-        &self,
-        incoming: &mut Incoming,
-        outgoing: &mut Outgoing,
-        seat: &Seat,
-    ) -> Result<(), SessionError> {
+impl Session {
+    async fn serve(&self, incoming: &mut Incoming, outgoing: &mut Outgoing) -> Result<(), SessionError> {
         limit(HELLO_TIMEOUT, "hello", hello(incoming, outgoing)).await?;
         let (ahead, requests) = mpsc::channel(MAX_READ_AHEAD);
         // Reading goes on during the work on a request, to notice a client that has gone.
         tokio::select! {
             ended = read_ahead(incoming, ahead) => ended,
-            ended = self.answer_all(requests, outgoing, seat) => ended,
+            ended = self.answer_all(requests, outgoing) => ended,
         }
     }
 
@@ -97,11 +97,10 @@ impl Session<'_> {
         &self,
         mut requests: mpsc::Receiver<Frame>,
         outgoing: &mut Outgoing,
-        seat: &Seat,
     ) -> Result<(), SessionError> {
         while let Some(frame) = requests.recv().await {
             // Held until the reply is written: a session that works is not asked to leave.
-            let _busy = seat.busy();
+            let _busy = self.seat.busy();
             let reply = self.reply_to(frame).await?;
             limit(REPLY_TIMEOUT, "taking a reply", outgoing.write(&reply)).await?;
         }
@@ -120,13 +119,33 @@ impl Session<'_> {
         let request = Request::from_body(frame.kind, &frame.body).map_err(unreadable)?;
         drop(frame);
         debug!(request = request.name(), pid = self.asker.peer().pid, "request");
-        let asked = Asked::of(&request);
-        let outcome = match authorize(request, self.asker.peer(), &self.own, self.desk.vault.is_locked()) {
-            Ok(permit) => Box::pin(handle(permit, &self.asker, self.desk)).await,
-            Err(problem) => Err(problem),
+        let (asked, is_errand) = (Asked::of(&request), is_errand(&request));
+        let permit = authorize(request, self.asker.peer(), &self.own, self.desk.vault.is_locked());
+        let work = carried_out(asked, permit, Arc::clone(&self.asker), Arc::clone(&self.desk));
+        if !is_errand {
+            return work.await;
+        }
+        let seat = Arc::clone(&self.seat);
+        let to_its_end = async move {
+            let _taken = seat;
+            work.await
         };
-        account(asked, outcome, &self.asker, self.desk).await
+        self.desk.errands.carry_out(to_its_end).await
     }
+}
+
+/// Does what was permitted, and accounts for it.
+async fn carried_out(
+    asked: Asked,
+    permit: Result<Permit, Problem>,
+    asker: Arc<Asker>,
+    desk: Arc<Desk>,
+) -> Result<Reply, Problem> {
+    let outcome = match permit {
+        Ok(permit) => Box::pin(handle(permit, &asker, &desk)).await,
+        Err(problem) => Err(problem),
+    };
+    account(asked, outcome, &asker, &desk).await
 }
 
 /// Reads requests until the client closes; what it still waits for then gets a moment more.
@@ -138,6 +157,7 @@ async fn read_ahead(incoming: &mut Incoming, requests: mpsc::Sender<Frame>) -> R
     }
     drop(requests);
     sleep(PARTING_TIME).await;
+    debug!("a client has gone before its answer");
     Ok(())
 }
 

@@ -93,6 +93,8 @@ struct Vault {
     /// Whose attempt each task makes.
     running: HashMap<Id, (ProfileName, u64)>,
     surroundings: Surroundings,
+    /// Whether the agent ends.
+    has_ended: bool,
     /// Tells the attempts of a profile apart, so that one begun with a dropped key changes nothing.
     next_run: u64,
 }
@@ -111,6 +113,7 @@ impl Vault {
             questions: JoinSet::new(),
             running: HashMap::new(),
             surroundings,
+            has_ended: false,
             next_run: 0,
         }
     }
@@ -369,6 +372,7 @@ impl Vault {
 
     /// Answers everybody who waits; who asks from now on finds no entry.
     fn end(&mut self) {
+        self.has_ended = true;
         self.attempts.abort_all();
         self.questions.abort_all();
         for (name, mut entry) in std::mem::take(&mut self.entries) {
@@ -402,6 +406,9 @@ impl Vault {
     }
 
     fn install(&mut self, install: Install) -> Result<(), Problem> {
+        if self.has_ended {
+            return Err(stopping());
+        }
         let (now, name) = (self.surroundings.clock.steady(), &install.profile.name);
         let entry = self.entries.get_mut(name).filter(|entry| entry.profile.buys_like(&install.profile));
         let entry = entry.ok_or_else(|| changed_meanwhile(name))?;

@@ -27,9 +27,9 @@ pub use reply::{
     ZenHeader,
 };
 pub use request::{
-    Add, AddFor, Approve, ChangeKey, ChangeMode, Deny, Explain, Kept, KeySourceKind, Lock, Migrate, Page,
-    PlatformKind, Prepare, RefreshMode, Request, Selector, Settings, StatusRequest, TokenRequest, Unlock,
-    Waiting, Zen,
+    Add, AddFor, Approve, ChangeKey, ChangeMode, Deny, Explain, Kept, KeySourceKind, Lock, Migrate,
+    MigrateWith, Page, PlatformKind, Prepare, RefreshMode, Request, Selector, Settings, StatusRequest,
+    TokenRequest, Unlock, Waiting, Zen,
 };
 pub use secret::Secret;
 pub use version::{Hello, HelloReply};

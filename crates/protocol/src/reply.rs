@@ -32,7 +32,7 @@ messages! {
         LockState(LockState) = 0x801c "lock-state",
         /// Answers `Revoke` and `Rotate`.
         Changed(Changed) = 0x8021 "changed",
-        /// Answers `Migrate`.
+        /// Answers `Migrate` and `MigrateWith`.
         Migrated(Migrated) = 0x8020 "migrated",
         /// Answers `AuditState`.
         AuditState(AuditState) = 0x8040 "audit-state",

@@ -46,6 +46,8 @@ messages! {
         Revoke(ChangeKey) = 0x0021 "revoke",
         /// Replace a key at its platform.
         Rotate(ChangeKey) = 0x0022 "rotate",
+        /// Move a key, with the lock's passphrase.
+        MigrateWith(MigrateWith) = 0x0023 "migrate-with",
         /// How does the audit log stand?
         AuditState = 0x0040 "audit-state",
         /// The key itself, in the header that Software Hub takes it in.
@@ -72,6 +74,7 @@ impl Request {
             Self::Lock(lock) => lock.passphrase.is_some() || lock.new_passphrase.is_some(),
             Self::Unlock(unlock) => unlock.passphrase.is_some(),
             Self::Approve(approve) => approve.passphrase.is_some(),
+            Self::MigrateWith(_) => true,
             Self::Ping
             | Self::Ready(_)
             | Self::List(_)
@@ -211,6 +214,14 @@ wire! {
         pub dry_run: bool,
         /// How long the agent may take, in milliseconds from receipt.
         pub deadline_ms: u32,
+    }
+
+    /// Asks to move a key to where it takes the lock's passphrase.
+    pub struct MigrateWith {
+        /// Which key, and where to.
+        pub migrate: Migrate,
+        /// The lock's passphrase.
+        pub passphrase: Secret,
     }
 
     /// Asks to change a key at its platform.

@@ -5,9 +5,10 @@ use dph_agent_protocol::frame::{Frame, HEADER_LEN, Header, split_frame};
 use dph_agent_protocol::{
     Add, AddFor, Added, AgentStatus, AuditMode, AuditState, Certificate, ChangeKey, ChangeMode,
     ChangeOutcome, Changed, DecodeError, ErrorCode, Failure, Kept, KeySourceKind, KeyState, LastError,
-    Listing, Lock, LockState, Migrate, Migrated, Page, PlatformKind, Pong, Prepare, Prepared, ProfileEntry,
-    ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest,
-    Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning, Zen, ZenHeader,
+    Listing, Lock, LockState, Migrate, MigrateWith, Migrated, Page, PlatformKind, Pong, Prepare, Prepared,
+    ProfileEntry, ProfileStatus, RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings,
+    StatusRequest, Statuses, Token, TokenRequest, TokenState, Trust, Unlock, Waiting, Warning, Zen,
+    ZenHeader,
 };
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -197,6 +198,7 @@ any_struct! {
     Unlock { passphrase deadline_ms }
     AddFor { add ttl_ms }
     Migrate { selector to dry_run deadline_ms }
+    MigrateWith { migrate passphrase }
     Zen { selector deadline_ms }
     Failure { code message hint retry_after_ms }
     Pong { version pid }
@@ -240,6 +242,7 @@ impl Any for Request {
             Just(Self::LockState),
             Any::any().prop_map(Self::AddFor),
             Any::any().prop_map(Self::Migrate),
+            Any::any().prop_map(Self::MigrateWith),
             Just(Self::AuditState),
             Any::any().prop_map(Self::Revoke),
             Any::any().prop_map(Self::Rotate),

@@ -49,6 +49,7 @@ fn reread(kind: u16, body: &[u8]) -> Option<(String, Vec<u8>)> {
         0x801c => reread!(LockState, body),
         0x001f => reread!(AddFor, body),
         0x0020 => reread!(Migrate, body),
+        0x0023 => reread!(MigrateWith, body),
         0x8020 => reread!(Migrated, body),
         0x8040 => reread!(AuditState, body),
         0x0021 | 0x0022 => reread!(ChangeKey, body),
@@ -140,6 +141,7 @@ mirror! {
     }
     AddFor { add: Add, ttl_ms: u64, }
     Migrate { selector: Selector, to: String, dry_run: bool, deadline_ms: u32, }
+    MigrateWith { migrate: Migrate, passphrase: Secret, }
     Kept { selector: Selector, all: bool, dry_run: bool, }
     Waiting { selector: Selector, all: bool, deadline_ms: u32, }
     Lock { passphrase: Option<Secret>, new_passphrase: Option<Secret>, deadline_ms: u32, }

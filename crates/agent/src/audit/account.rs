@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use dph_agent_ipc::Peer;
-use dph_agent_protocol::{AddFor, ChangeKey, ChangeMode, ChangeOutcome, ErrorCode, Kept, Reply, Request};
+use dph_agent_protocol::{
+    AddFor, ChangeKey, ChangeMode, ChangeOutcome, ErrorCode, Kept, Migrate, MigrateWith, Reply, Request,
+};
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
 use crate::caller::{Asker, Caller};
@@ -48,11 +50,9 @@ impl Asked {
             Request::AddFor(AddFor { add, .. }) => {
                 about(|profile| Event::Add { profile }, &Some(add.profile.clone()))
             }
-            Request::Migrate(migrate) => Self::About {
-                event: |profile| Event::Migrate { profile },
-                named: migrate.selector.profile.clone(),
-                rehearsal: migrate.dry_run,
-            },
+            Request::Migrate(migrate) | Request::MigrateWith(MigrateWith { migrate, .. }) => {
+                Self::moving(migrate)
+            }
             Request::Revoke(change) => Self::changing(|profile| Event::Revoke { profile }, change),
             Request::Rotate(change) => Self::changing(|profile| Event::Rotate { profile }, change),
             Request::SetDefault(selector) => about(|profile| Event::Default { profile }, &selector.profile),
@@ -82,6 +82,11 @@ impl Asked {
         let rehearsal = [ChangeMode::DRY_RUN, ChangeMode::JOIN].contains(&change.mode);
         let named = change.selector.profile.clone();
         Self::About { event, named, rehearsal }
+    }
+
+    fn moving(migrate: &Migrate) -> Self {
+        let (named, rehearsal) = (migrate.selector.profile.clone(), migrate.dry_run);
+        Self::About { event: |profile| Event::Migrate { profile }, named, rehearsal }
     }
 
     fn dropping(event: fn(Option<String>) -> Event, kept: &Kept) -> Self {
@@ -167,6 +172,22 @@ pub async fn account(
         }
     }
     outcome
+}
+
+/// Records that a key is about to leave the agent, which is more than a token that does.
+///
+/// # Errors
+///
+/// Why it must not.
+pub async fn key_goes_out(profile: &ProfileName, asker: &Asker, desk: &Desk) -> Result<(), Problem> {
+    let Surroundings { audit, clock, .. } = &desk.surroundings;
+    let entry = Entry {
+        time: clock.wall(),
+        event: Event::KeyOut { profile: profile.to_string() },
+        decision: Some(Decision::Granted),
+        caller: Some(asker.for_the_record()),
+    };
+    audit.hand_out(entry).await
 }
 
 /// Records a connection that was turned away.

@@ -98,6 +98,8 @@ pub enum Event {
         #[serde(skip_serializing_if = "Option::is_none")]
         profile: Option<String>,
     },
+    /// A key was about to leave the agent for a place that whatever its user runs can read.
+    KeyOut { profile: String },
     /// All keys and tokens were dropped by a signal.
     DropAll,
     /// A key was dropped.

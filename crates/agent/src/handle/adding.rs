@@ -7,10 +7,12 @@ use dph_agent_platform::{ApiKey, BaseUrl, Target, Verdict};
 use dph_agent_protocol::{
     Add, AddFor, Added, Certificate, ErrorCode, Prepare, Prepared, Reply, Secret, Settings, Trust,
 };
+use tokio::time::Instant;
 use tracing::info;
 
-use super::{Desk, bad_setting, edit_locked, within};
+use super::{Desk, OTHERS, bad_setting, edit_locked, hold, left_ms, limit, while_asked, within};
 use crate::binding::{self, Binding};
+use crate::caller::Asker;
 use crate::config::{Config, ConfigFile, Edit, Profile, ProfileName, merged};
 use crate::error::{Problem, millis};
 use crate::exchange::{self, bind, blocking, prove};
@@ -29,7 +31,8 @@ pub(super) async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Prob
         None => default_name(&config)?,
     };
     desk.changes.none_for(&name)?;
-    let file = desk.config.lock().await.clone();
+    let file = async { Ok(desk.config.lock().await.clone()) };
+    let file = within(request.deadline_ms, file, OTHERS, desk).await?;
     let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
     can_be_kept(&intent.profile, desk).await?;
     let mut notes = notes_on(&intent.profile, &request.settings);
@@ -201,14 +204,20 @@ fn untrusted(reason: &str, fingerprint: &str) -> Problem {
 }
 
 /// Takes over a key for a time, and its profile.
-pub(super) async fn add_for(request: AddFor, desk: &Desk) -> Result<Reply, Problem> {
-    add(request.add, Some(Duration::from_millis(request.ttl_ms)), desk).await
+pub(super) async fn add_for(request: AddFor, asker: &Asker, desk: &Desk) -> Result<Reply, Problem> {
+    add(request.add, Some(Duration::from_millis(request.ttl_ms)), asker, desk).await
 }
 
 /// Takes over a key and its profile.
-pub(super) async fn add(request: Add, ttl: Option<Duration>, desk: &Desk) -> Result<Reply, Problem> {
+pub(super) async fn add(
+    request: Add,
+    ttl: Option<Duration>,
+    asker: &Asker,
+    desk: &Desk,
+) -> Result<Reply, Problem> {
+    let end = Instant::now() + limit(request.deadline_ms);
     let name: ProfileName = request.profile.parse().map_err(bad_setting)?;
-    let file = desk.config.lock().await.clone();
+    let file = within(left_ms(end), async { Ok(desk.config.lock().await.clone()) }, OTHERS, desk).await?;
     let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
     check_ttl(ttl, &intent.profile)?;
     can_be_kept(&intent.profile, desk).await?;
@@ -217,10 +226,13 @@ pub(super) async fn add(request: Add, ttl: Option<Duration>, desk: &Desk) -> Res
         let (target, binding) = destination(&intent, &request.settings, request.replace, desk).await?;
         Ok((proven(key, &intent.profile, &target, request.verify, desk).await?, binding))
     };
-    let ((key, bought), binding) = within(request.deadline_ms, proof, "the proof of the key", desk).await?;
+    let proof = within(left_ms(end), proof, "the proof of the key", desk);
+    let ((key, bought), binding) = while_asked(asker, proof).await?;
+    let held = hold(std::slice::from_ref(&name), end, desk);
+    let (mut file, _still) = while_asked(asker, held).await?;
     let (life, verified) = (bought.as_ref().and_then(|bought| bought.life), bought.is_some());
     let given = Given { key, binding, ttl, bought };
-    keep(&intent, &request.settings, request.replace, given, desk).await?;
+    keep(&intent, &request.settings, request.replace, given, &mut file, desk).await?;
     info!(profile = %name, verified, "a key was added");
     let token_life_ms = life.map(millis);
     Ok(Reply::Added(Added { profile: name.to_string(), verified, token_life_ms, notes: Vec::new() }))
@@ -308,16 +320,15 @@ async fn keep(
     change: &Settings,
     replace: bool,
     Given { key, binding, ttl, bought }: Given,
+    file: &mut ConfigFile,
     desk: &Desk,
 ) -> Result<(), Problem> {
     let profile = &intent.profile;
-    let mut file = desk.config.lock().await;
-    let _still = desk.changes.standstill(std::slice::from_ref(&profile.name)).await?;
     // From here on it is finished on disk, whatever comes.
     if desk.vault.is_locked() {
         return Err(locked());
     }
-    let again = self::intent(profile.name.clone(), change, replace, &file)?;
+    let again = self::intent(profile.name.clone(), change, replace, file)?;
     if (&again.profile, again.exists) != (profile, intent.exists) {
         return Err(changed_meanwhile(&profile.name));
     }
@@ -333,7 +344,7 @@ async fn keep(
     if !intent.exists || *change != Settings::default() {
         let url = Some(profile.url.to_string());
         let settings = Box::new(Settings { url, ..intent.settings.clone() });
-        edit_locked(&mut file, Edit::Put(profile.name.clone(), settings), desk).await?;
+        edit_locked(file, Edit::Put(profile.name.clone(), settings), desk).await?;
     }
     let added_at = desk.surroundings.clock.wall();
     let exchanges = u64::from(bought.is_some());

@@ -73,8 +73,16 @@ async fn carry_out(
     let before = progress.borrow().tries;
     let stays = mode != ChangeMode::TRY;
     let told = move |progress: &Progress| progress.ended.is_some() || (!stays && progress.tries > before);
-    let wait =
-        async { Ok(progress.wait_for(told).await.map(|progress| progress.clone()).unwrap_or_default()) };
+    let wait = async {
+        tokio::select! {
+            biased;
+            told = progress.wait_for(told) => {
+                Ok(told.map(|progress| progress.clone()).unwrap_or_default())
+            }
+            // The next agent goes on; this one has nothing more to tell.
+            () = desk.stop.cancelled() => Err(crate::vault::stopping()),
+        }
+    };
     let waited = within(deadline_ms, wait, "the change of the key", desk).await;
     let still_running = |problem: Problem| match problem.code {
         ErrorCode::DEADLINE => goes_on(problem, kind, profile),

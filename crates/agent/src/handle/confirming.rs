@@ -6,8 +6,7 @@ use dph_agent_ipc::{Accepted, Peer, own_uid};
 use dph_agent_protocol::{Approve, Deny, ErrorCode, Explain, Explained, Reply, Verdict};
 use tracing::info;
 
-use super::gate::decide;
-use super::locking::open;
+use super::gate::{decide, knows_passphrase};
 use super::{Desk, within};
 use crate::caller::{Caller, Executable, shown};
 use crate::config::{Config, ProfileName};
@@ -24,12 +23,7 @@ const WHAT_COUNTS: &str = "what counts is the program that connects: for a scrip
 /// Lets a waiting request through; where a passphrase is set, only with that.
 pub(super) async fn approve(request: Approve, desk: &Desk) -> Result<Reply, Problem> {
     desk.pending.find(&request.id)?;
-    let work = async {
-        match desk.vault.keys_place().await? {
-            (_, Some(sealed)) => open(sealed, request.passphrase, desk).await.map(drop),
-            (_, None) => Ok(()),
-        }
-    };
+    let work = knows_passphrase(request.passphrase, desk);
     within(request.deadline_ms, work, "the derivation of the key", desk).await?;
     let profile = desk.pending.answer(&request.id, true)?;
     info!(id = request.id, profile, "a request was approved");

@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use dph_agent_protocol::{ErrorCode, Selector};
+use dph_agent_protocol::{ErrorCode, Secret, Selector};
 use tokio::time::{Instant, sleep_until};
 use tracing::{info, warn};
 
+use super::locking::open;
 use super::{Desk, left_ms, within};
 use crate::askpass;
 use crate::caller::{Asker, Caller, Executable};
@@ -23,6 +24,8 @@ pub(super) enum Wanted {
     Token,
     /// In a header of its own.
     Key,
+    /// Where whatever the user runs can read it.
+    MovedKey,
 }
 
 impl Wanted {
@@ -30,6 +33,7 @@ impl Wanted {
         match self {
             Self::Token => "a token",
             Self::Key => "the API key itself (ZenApiKey)",
+            Self::MovedKey => "the API key itself moved to where any program can read it",
         }
     }
 }
@@ -55,6 +59,18 @@ pub(super) async fn permitted(
         within(left_ms(end), case.still_stands(asker, desk), LOOK, desk).await?;
     }
     Ok(profile)
+}
+
+/// Makes sure that the lock's passphrase was given, where one is set.
+///
+/// # Errors
+///
+/// [`ErrorCode::WRONG_PASSPHRASE`] where it is missing or wrong.
+pub(super) async fn knows_passphrase(passphrase: Option<Secret>, desk: &Desk) -> Result<(), Problem> {
+    match desk.vault.keys_place().await? {
+        (_, Some(sealed)) => open(sealed, passphrase, desk).await.map(drop),
+        (_, None) => Ok(()),
+    }
 }
 
 /// What takes long where an executable lies on a disk that does not answer.

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 
 use dph_agent_platform::ApiKey;
-use dph_agent_protocol::{ErrorCode, Migrate, Migrated, Reply, Settings};
+use dph_agent_protocol::{ErrorCode, Migrate, MigrateWith, Migrated, Reply, Secret, Settings};
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::current_key::key_of;
-use super::{Desk, bad_setting, edit_locked, within};
+use super::gate::{Wanted, knows_passphrase, permitted};
+use super::{Desk, bad_setting, edit_locked, hold, left_ms, limit, named, while_asked, within};
+use crate::audit::account::key_goes_out;
+use crate::caller::Asker;
 use crate::config::{ConfigFile, Edit, Profile};
 use crate::error::Problem;
 use crate::exchange::{self, bind};
@@ -23,20 +27,40 @@ struct Move {
     settings: Settings,
 }
 
+/// As [`migrate`], with the lock's passphrase.
+pub(super) async fn migrate_with(request: MigrateWith, asker: &Asker, desk: &Desk) -> Result<Reply, Problem> {
+    migrate(request.migrate, Some(request.passphrase), asker, desk).await
+}
+
 /// Moves a key, or says what moving it would do.
-pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Problem> {
+pub(super) async fn migrate(
+    request: Migrate,
+    passphrase: Option<Secret>,
+    asker: &Asker,
+    desk: &Desk,
+) -> Result<Reply, Problem> {
+    let end = Instant::now() + limit(request.deadline_ms);
     let to: KeySource = request.to.parse().map_err(bad_source)?;
     let profile = desk.vault.select(request.selector).await?;
-    let mut file = desk.config.lock().await;
-    let _still = desk.changes.standstill(std::slice::from_ref(&profile.name)).await?;
-    let moved = plan(profile, &to, &file)?;
+    let leaves = leaves_the_agent(&profile.key_source, &to) && !request.dry_run;
+    // Before anything is held, for it may take as long as somebody thinks.
+    if leaves {
+        while_asked(asker, may_leave(&profile, passphrase, end, asker, desk)).await?;
+    }
+    let held = hold(std::slice::from_ref(&profile.name), end, desk);
+    let (mut file, _still) = while_asked(asker, held).await?;
+    let moved = plan(still_from(&profile, desk).await?, &to, &file)?;
     let prepared = async {
         let key = movable(&moved.old, desk).await?;
         exchange::agrees(&moved.old, &key, &desk.surroundings).await?;
         check_place(&moved.new, &key.key.expose(), desk).await?;
         Ok(key)
     };
-    let key = within(request.deadline_ms, prepared, "reading the key", desk).await?;
+    let prepared = within(left_ms(end), prepared, "reading the key", desk);
+    let key = while_asked(asker, prepared).await?;
+    if leaves {
+        key_goes_out(&moved.old.name, asker, desk).await?;
+    }
     let notes = match request.dry_run {
         true => vec![would_clear(&moved, desk).await?],
         false => carry_out(&moved, key, &mut file, desk).await?,
@@ -47,6 +71,48 @@ pub(super) async fn migrate(request: Migrate, desk: &Desk) -> Result<Reply, Prob
         to: moved.new.key_source.to_string(),
         notes,
     }))
+}
+
+/// Whether a move hands the key to whatever the user runs, which could not have it before.
+fn leaves_the_agent(from: &KeySource, to: &KeySource) -> bool {
+    !from.is_open_to_user() && to.is_open_to_user()
+}
+
+/// Makes sure that a key may leave the agent: a move to a file gives it away just as an answer would that contains it.
+async fn may_leave(
+    profile: &Profile,
+    passphrase: Option<Secret>,
+    end: Instant,
+    asker: &Asker,
+    desk: &Desk,
+) -> Result<(), Problem> {
+    let (is_missing, known) = (passphrase.is_none(), knows_passphrase(passphrase, desk));
+    within(left_ms(end), known, "the derivation of the key", desk).await.map_err(|problem| {
+        let is_asked_for = is_missing && problem.code == ErrorCode::WRONG_PASSPHRASE;
+        if is_asked_for { passphrase_is_wanted() } else { problem }
+    })?;
+    permitted(named(&profile.name), Wanted::MovedKey, end, asker, desk).await.map(drop)
+}
+
+fn passphrase_is_wanted() -> Problem {
+    Problem::new(
+        ErrorCode::WRONG_PASSPHRASE,
+        "this takes the key to where any program of yours can read it, and needs the lock's passphrase",
+        "run it on a terminal, which asks for the passphrase, or give it by --passphrase-stdin",
+    )
+}
+
+/// Returns the profile as it is now, if its key is still where it was when it was looked at.
+async fn still_from(before: &Profile, desk: &Desk) -> Result<Arc<Profile>, Problem> {
+    let now = desk.vault.select(named(&before.name)).await?;
+    if now.key_source == before.key_source {
+        return Ok(now);
+    }
+    Err(Problem::new(
+        ErrorCode::EXISTS,
+        format!("the key source of profile `{}` was changed meanwhile", before.name),
+        "nothing was moved: look at it with `dph-agent-client list`",
+    ))
 }
 
 fn plan(old: Arc<Profile>, to: &KeySource, file: &ConfigFile) -> Result<Move, Problem> {
@@ -127,6 +193,8 @@ async fn carry_out(
         Err(problem) if problem.code == ErrorCode::LOCKED => {
             desk.vault.key_replaced(new.name.clone(), key).await?;
         }
+        // The next agent reads it from there.
+        Err(problem) if problem.code == ErrorCode::STOPPING => {}
         installed => installed?,
     }
     info!(profile = %new.name, from = %moved.old.key_source, to = %new.key_source, "a key was moved");

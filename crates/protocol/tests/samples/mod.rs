@@ -4,10 +4,10 @@
 use dph_agent_protocol::{
     Add, AddFor, Added, AgentStatus, Approve, AuditMode, AuditState, Bytes, Certificate, ChangeKey,
     ChangeMode, ChangeOutcome, Changed, Deny, ErrorCode, Explain, Explained, Failure, Hello, HelloReply,
-    Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, Migrated, Page, PendingList,
-    PendingRequest, PlatformKind, Pong, Prepare, Prepared, Process, ProfileEntry, ProfileStatus, RefreshMode,
-    Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token, TokenRequest,
-    TokenState, Trust, Unlock, Verdict, Waiting, Warning, Zen, ZenHeader,
+    Kept, KeySourceKind, KeyState, LastError, Listing, Lock, LockState, Migrate, MigrateWith, Migrated, Page,
+    PendingList, PendingRequest, PlatformKind, Pong, Prepare, Prepared, Process, ProfileEntry, ProfileStatus,
+    RefreshMode, Reply, Request, Secret, SecretMemory, Selector, Settings, StatusRequest, Statuses, Token,
+    TokenRequest, TokenState, Trust, Unlock, Verdict, Waiting, Warning, Zen, ZenHeader,
 };
 
 /// All that can stand in a frame.
@@ -112,6 +112,18 @@ fn requests() -> Vec<(&'static str, Request)> {
                 to: text("sealed"),
                 dry_run: true,
                 deadline_ms: 29_800,
+            }),
+        ),
+        (
+            "migrate-with",
+            Request::MigrateWith(MigrateWith {
+                migrate: Migrate {
+                    selector: for_url(),
+                    to: text("file:/home/alice/key"),
+                    dry_run: false,
+                    deadline_ms: 29_800,
+                },
+                passphrase: Secret::new(text("correct horse")),
             }),
         ),
         ("audit-state", Request::AuditState),
