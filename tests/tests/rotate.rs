@@ -479,6 +479,26 @@ fn forgetting_everything_while_locked_gives_up_what_was_sent() {
 }
 
 #[test]
+fn a_key_that_was_proven_before_a_rotation_is_not_kept_after_it() {
+    let scene = scene();
+    let _agent = scene.home.start_agent();
+    scene.lock(PASSPHRASE);
+    scene.unlock(PASSPHRASE).unwrap();
+    scene.add("sealed", &["--key-stdin"]).unwrap();
+    let before = scene.platform.exchanges();
+    scene.platform.script(Endpoint::Authorize, Fault::Late(Duration::from_secs(3)), Times::N(1));
+    thread::scope(|scope| {
+        let adding = scope.spawn(|| scene.add("sealed", &["--key-stdin"]));
+        assert!(scene.platform.wait_for_exchanges(before + 1, PATIENCE));
+        rotate(&scene, &[]).unwrap();
+        let refused = adding.join().unwrap();
+        assert!(refused.status == 2 && refused.err.contains("was changed or removed"), "{refused:?}");
+    });
+    assert!(!scene.platform.is_valid_key(KEY));
+    scene.home.client(&["token", "--new"]).unwrap();
+}
+
+#[test]
 fn two_profiles_of_one_key_do_not_end_each_others() {
     let scene = scene();
     let _agent = at_hub(&scene);

@@ -555,7 +555,7 @@ impl Vault {
 pub fn changed_meanwhile(name: &ProfileName) -> Problem {
     Problem::new(
         ErrorCode::EXISTS,
-        format!("profile `{name}` was changed or removed while its key was proven"),
+        format!("profile `{name}`, or its key, was changed or removed while the key was proven"),
         "nothing was kept: look at it with `dph-agent-client list`, then add the key again",
     )
 }

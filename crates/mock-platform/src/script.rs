@@ -12,6 +12,8 @@ use crate::mint::TokenForm;
 pub enum Fault {
     /// The genuine answer, this much later.
     Slow(Duration),
+    /// The request is carried out at once, and answered after this.
+    Late(Duration),
     /// No answer, on a connection that stays open.
     Hang,
     /// The connection is closed without an answer, and nothing is done.
@@ -138,8 +140,8 @@ impl Fault {
         match self {
             // What these do is done before an answer is asked for.
             Self::Slow(_) | Self::Hang | Self::DropConnection => genuine(TokenForm::Usual),
-            // The server sees to it that nobody gets this answer.
-            Self::DropAnswer => genuine(TokenForm::Usual),
+            // The server sees to it that nobody gets this answer, or not yet.
+            Self::DropAnswer | Self::Late(_) => genuine(TokenForm::Usual),
             Self::DropMidBody => genuine(TokenForm::Usual).cut(),
             Self::Unauthorized { json: true } => endpoint.unauthorized(now),
             Self::Unauthorized { json: false } => Answer::text(401, "Sorry you are not authorized"),

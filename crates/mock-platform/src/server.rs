@@ -223,6 +223,9 @@ async fn answer(request: Request<Incoming>, shared: &Shared) -> Result<Response<
         let mut state = shared.state();
         (state.answer(&request, fault.as_ref()), state.now())
     };
+    if let Some(Fault::Late(delay)) = fault {
+        tokio::time::sleep(delay).await;
+    }
     if fault == Some(Fault::DropAnswer) {
         shared.answered(number, None);
         return Err(Dropped);

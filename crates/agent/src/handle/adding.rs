@@ -226,10 +226,15 @@ pub(super) async fn add(
         let (target, binding) = destination(&intent, &request.settings, request.replace, desk).await?;
         Ok((proven(key, &intent.profile, &target, request.verify, desk).await?, binding))
     };
+    let rotations = desk.changes.rotations(&name);
     let proof = within(left_ms(end), proof, "the proof of the key", desk);
     let ((key, bought), binding) = while_asked(asker, proof).await?;
     let held = hold(std::slice::from_ref(&name), end, desk);
     let (mut file, _still) = while_asked(asker, held).await?;
+    if desk.changes.rotations(&name) != rotations {
+        // What was proven is the old key by now, and the new one is nowhere else than where it would go.
+        return Err(changed_meanwhile(&name));
+    }
     let (life, verified) = (bought.as_ref().and_then(|bought| bought.life), bought.is_some());
     let given = Given { key, binding, ttl, bought };
     keep(&intent, &request.settings, request.replace, given, &mut file, desk).await?;

@@ -31,6 +31,18 @@ fn slow_answers_are_genuine_and_late() {
 }
 
 #[test]
+fn late_answers_are_about_what_was_when_the_request_came() {
+    let platform = with_alice();
+    platform.script(Endpoint::Authorize, Fault::Late(MOMENT), Times::Once);
+    thread::scope(|scope| {
+        let caller = scope.spawn(|| authorize(&platform, "alice", "alices-key"));
+        assert!(platform.wait_for_exchanges(1, LONG));
+        platform.revoke_key("alices-key");
+        assert_eq!(caller.join().unwrap().unwrap().status, 200);
+    });
+}
+
+#[test]
 fn a_hanging_request_is_recorded_and_never_answered() {
     let platform = with_alice();
     platform.script(Endpoint::Authorize, Fault::Hang, Times::Once);
