@@ -479,6 +479,55 @@ fn forgetting_everything_while_locked_gives_up_what_was_sent() {
 }
 
 #[test]
+fn a_new_key_that_comes_while_the_agent_is_locked_is_kept_and_opens_with_the_lock() {
+    for begin in [at_hub, at_iam] {
+        let scene = scene();
+        let _agent = begin(&scene);
+        let late = Fault::Late(Duration::from_secs(2));
+        scene.platform.script(Endpoint::GenerateKey, late.clone(), Times::N(1));
+        scene.platform.script(Endpoint::CreateIamKey, late, Times::N(1));
+        let asked = || calls(&scene, Endpoint::GenerateKey) + calls(&scene, Endpoint::CreateIamKey);
+        thread::scope(|scope| {
+            let waiting = scope.spawn(|| rotate(&scene, &[]));
+            wait_until("a key is asked for", || asked() == 1);
+            scene.lock(PASSPHRASE);
+            waiting.join().unwrap().failed_with(4);
+        });
+        wait_until("the platform has answered", || {
+            scene.platform.requests().iter().any(|request| {
+                [Endpoint::GenerateKey, Endpoint::CreateIamKey].contains(&request.endpoint)
+                    && request.status.is_some()
+            })
+        });
+        scene.home.client(&["token"]).failed_with(4);
+        scene.unlock(PASSPHRASE).unwrap();
+        rotate(&scene, &["--wait"]).unwrap();
+        works(&scene);
+        assert!(key_on_disk(&scene) != KEY && calls(&scene, Endpoint::GenerateKey) <= 1);
+        assert!(scene.platform.iam_key_names().len() <= 1, "nothing is left over");
+    }
+}
+
+#[test]
+fn what_is_taken_back_in_the_middle_of_a_try_is_taken_back_or_said_to_be_sent() {
+    let scene = scene();
+    let _agent = at_hub(&scene);
+    let before = calls(&scene, Endpoint::Authorize);
+    scene.platform.pause_at(Endpoint::Authorize);
+    thread::scope(|scope| {
+        let rotating = scope.spawn(|| rotate(&scene, &[]));
+        wait_until("it is tried", || calls(&scene, Endpoint::Authorize) > before);
+        let cancelling = scope.spawn(|| rotate(&scene, &["--cancel"]));
+        scene.platform.resume();
+        let (rotated, cancelled) = (rotating.join().unwrap(), cancelling.join().unwrap());
+        assert!(rotated.ok && rotated.err.contains("rotated"), "{rotated:?}");
+        assert!([2, 8].contains(&cancelled.status), "{cancelled:?}");
+    });
+    works(&scene);
+    assert!(!scene.platform.is_valid_key(KEY));
+}
+
+#[test]
 fn a_key_that_was_proven_before_a_rotation_is_not_kept_after_it() {
     let scene = scene();
     let _agent = scene.home.start_agent();
