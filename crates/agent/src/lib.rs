@@ -36,6 +36,7 @@ pub mod policy;
 pub mod private_file;
 pub mod proxies;
 pub mod refresh;
+pub mod screen;
 pub mod seal;
 pub mod server;
 pub mod session;
@@ -71,6 +72,7 @@ use lock::RecordFile;
 use only_one::OnlyOne;
 use paths::Paths;
 use pending::Pending;
+use screen::Screen;
 use signals::{Signals, Wish};
 use vault::{Surroundings, VaultHandle};
 
@@ -119,7 +121,7 @@ impl Agent {
             () = signals.stop() => return Err(StartError::Stopped),
         };
         let endpoint = listener.endpoint().to_string();
-        let (desk, vault) = furnish(file, config, &paths, endpoint)?;
+        let (desk, vault) = furnish(file, config, &paths, endpoint, Uid::clone(&own))?;
         desk.changes.resume().await;
         info!(version = VERSION, pid = std::process::id(), socket = desk.endpoint, "ready");
         Ok(Self { listener, own, desk: Arc::new(desk), vault, signals, _only_one: only_one })
@@ -171,6 +173,7 @@ fn furnish(
     config: Config,
     paths: &Paths,
     endpoint: String,
+    own: Uid,
 ) -> Result<(Desk, JoinHandle<()>), StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started_at = clock.wall();
@@ -198,8 +201,8 @@ fn furnish(
         endpoint,
         started_at,
         stop: CancellationToken::new(),
-        pending: Pending::default(),
-        window: Mutex::default(),
+        pending: Pending::new(own),
+        screen: Screen::default(),
         has_display: askpass::has_display(),
     };
     Ok((desk, task))

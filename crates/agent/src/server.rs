@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use dph_agent_ipc::{Accepted, Connection, Listener, Peer, Uid};
+use dph_agent_ipc::{Connection, Listener, Peer, Uid};
 use dph_agent_protocol::{ErrorCode, Failure, Reply};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
@@ -11,7 +11,8 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use crate::audit::account::turned_away;
-use crate::error::Chain;
+use crate::authorize::admit;
+use crate::error::{Chain, Problem};
 use crate::handle::Desk;
 use crate::session;
 use crate::sessions::Sessions;
@@ -24,9 +25,9 @@ const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// Serves until the agent is stopped, then drains and removes the socket. `reloaded` tells that another
 /// configuration may be in force.
 pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: Arc<Notify>) {
-    let sessions = Sessions::default();
+    let sessions = Sessions::new(Uid::clone(&own));
     let mut short = false;
-    open_to_guests(&listener, &desk).await;
+    open_to_guests(&listener, &desk);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
@@ -34,7 +35,7 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: 
                     if std::mem::take(&mut short) {
                         info!("connections are accepted again");
                     }
-                    welcome(connection, peer, &own, &sessions, &desk).await;
+                    welcome(connection, peer, &own, &sessions, &desk);
                 }
                 Err(error) => {
                     if std::mem::replace(&mut short, true) {
@@ -49,7 +50,7 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: 
                 Ok(anew) => {
                     info!(socket = desk.endpoint, "the socket was removed: made it anew");
                     listener = anew;
-                    open_to_guests(&listener, &desk).await;
+                    open_to_guests(&listener, &desk);
                 }
                 Err(error) => {
                     error!(error = %Chain(&error), "the socket was removed and cannot be made anew: stopping");
@@ -57,7 +58,10 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: 
                     break drain(&sessions, &desk).await;
                 }
             },
-            () = reloaded.notified() => open_to_guests(&listener, &desk).await,
+            () = reloaded.notified() => {
+                open_to_guests(&listener, &desk);
+                part_with_strangers(&own, &sessions, &desk);
+            }
             () = desk.stop.cancelled() => {
                 listener.close();
                 break drain(&sessions, &desk).await;
@@ -68,54 +72,41 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: 
 
 /// Lets the users of `allow-uid` reach the socket, or us alone where there are none; who they are is
 /// checked all the same.
-async fn open_to_guests(listener: &Listener, desk: &Desk) {
-    let Ok(config) = desk.vault.config().await else { return };
-    if let Err(error) = listener.open_to_others(!config.allow_uid.is_empty()) {
+fn open_to_guests(listener: &Listener, desk: &Desk) {
+    let has_guests = !desk.vault.in_force().borrow().allow_uid.is_empty();
+    if let Err(error) = listener.open_to_others(has_guests) {
         warn!(%error, "cannot open the socket to the users of allow-uid, or close it to them");
     }
 }
 
-#[cfg_attr(unix, expect(clippy::clone_on_copy, reason = "on Windows a user is a text"))]
-async fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessions, desk: &Arc<Desk>) {
-    let allowed = desk.vault.config().await.map(|config| config.allow_uid.clone()).unwrap_or_default();
-    if !Accepted::new(own.clone(), guests(&allowed)).permits(&peer) {
+/// Ends the sessions of users who are not listed any more, also those that wait for an answer. Further requests of
+/// theirs are refused without that.
+fn part_with_strangers(own: &Uid, sessions: &Sessions, desk: &Desk) {
+    let config = Arc::clone(&desk.vault.in_force().borrow());
+    sessions.part_with(|uid| admit(&Peer { uid: Uid::clone(uid), pid: None }, own, &config).is_err());
+}
+
+fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessions, desk: &Arc<Desk>) {
+    let admitted = admit(&peer, own, &desk.vault.in_force().borrow());
+    if let Err(problem) = admitted {
         warn!(uid = %peer.uid, pid = peer.pid, "refused a connection of another user");
-        turned_away(&peer, ErrorCode::DENIED, desk);
-        let what = format!("the agent serves user {own}, not user {}", peer.uid);
-        return turn_away(
-            connection,
-            ErrorCode::DENIED,
-            what,
-            "run your own agent: dph-agent start",
-            sessions,
-        );
+        turned_away(&peer, problem.code, desk);
+        return turn_away(connection, problem, sessions);
     }
-    let Some(seat) = sessions.take_seat() else {
+    let Some(seat) = sessions.take_seat(&peer.uid) else {
         debug!("no room for another session");
         turned_away(&peer, ErrorCode::BUSY, desk);
-        let what = "the agent has no room for another caller".to_owned();
-        return turn_away(connection, ErrorCode::BUSY, what, "try again", sessions);
+        let what = "the agent has no room for another caller";
+        return turn_away(connection, Problem::new(ErrorCode::BUSY, what, "try again"), sessions);
     };
-    let (own, desk) = (own.clone(), Arc::clone(desk));
+    let (own, desk) = (Uid::clone(own), Arc::clone(desk));
     sessions.spawn(async move { session::run(connection, peer, own, seat, &desk).await });
 }
 
-#[cfg(unix)]
-pub(crate) fn guests(allowed: &[u32]) -> Vec<Uid> {
-    allowed.to_vec()
-}
-
-/// User numbers mean nothing on Windows.
-#[cfg(windows)]
-pub(crate) fn guests(_allowed: &[u32]) -> Vec<Uid> {
-    Vec::new()
-}
-
 /// Says why, without having read a byte.
-fn turn_away(mut connection: Connection, code: ErrorCode, message: String, hint: &str, sessions: &Sessions) {
-    let failure = Failure { code, message, hint: hint.to_owned(), retry_after_ms: None };
+fn turn_away(mut connection: Connection, problem: Problem, sessions: &Sessions) {
     sessions.spawn(async move {
-        let Ok(frame) = Reply::Failure(failure).to_frame() else { return };
+        let Ok(frame) = Reply::Failure(Failure::from(problem)).to_frame() else { return };
         // Somebody who does not listen misses only a courtesy.
         let _unheard = timeout(TURN_AWAY_TIMEOUT, connection.write_all(&frame)).await.is_err();
     });

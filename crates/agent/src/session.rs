@@ -17,7 +17,7 @@ use tracing::debug;
 use zeroize::Zeroizing;
 
 use crate::audit::account::{Asked, account};
-use crate::authorize::authorize;
+use crate::authorize::{Permit, authorize};
 use crate::caller::Asker;
 use crate::error::{Chain, Problem};
 use crate::handle::{Desk, handle};
@@ -121,11 +121,17 @@ impl Session<'_> {
         drop(frame);
         debug!(request = request.name(), pid = self.asker.peer().pid, "request");
         let asked = Asked::of(&request);
-        let outcome = match authorize(request, self.asker.peer(), &self.own, self.desk.vault.is_locked()) {
+        let outcome = match self.permit(request) {
             Ok(permit) => Box::pin(handle(permit, &self.asker, self.desk)).await,
             Err(problem) => Err(problem),
         };
         account(asked, outcome, &self.asker, self.desk).await
+    }
+
+    /// By the configuration in force, which need not be the one under which this session began.
+    fn permit(&self, request: Request) -> Result<Permit, Problem> {
+        let vault = &self.desk.vault;
+        authorize(request, self.asker.peer(), &self.own, &vault.in_force().borrow(), vault.is_locked())
     }
 }
 
