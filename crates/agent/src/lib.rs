@@ -36,6 +36,7 @@ pub mod policy;
 pub mod private_file;
 pub mod proxies;
 pub mod refresh;
+pub mod refusals;
 pub mod screen;
 pub mod seal;
 pub mod server;
@@ -57,10 +58,10 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use audit::Audit;
+use audit::{Audit, account};
 use binding::Bindings;
 use clock::{Clock, SystemClock};
-use config::{Config, ConfigFile};
+use config::{Config, ConfigFile, Loosened, loosened};
 use error::Problem;
 use exchange::blocking;
 use handle::{Desk, VERSION};
@@ -240,7 +241,17 @@ async fn read_config(desk: &Desk) -> Result<(), Problem> {
     .await?;
     let config = config?;
     *file = anew;
+    tell_loosened(loosened(&desk.vault.in_force().borrow(), &config), desk);
     desk.vault.apply(Arc::new(config), vault::Why::Reload).await
+}
+
+/// Before it is in force: where it switches the audit log off, that is still written.
+fn tell_loosened(loosened: Vec<Loosened>, desk: &Desk) {
+    for Loosened { profile, weaker } in &loosened {
+        let (profile, weaker) = (profile.as_ref().map(tracing::field::display), weaker.join(", "));
+        warn!(profile, weaker, "the configuration protects less than before");
+    }
+    account::loosened(loosened, &desk.surroundings);
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {

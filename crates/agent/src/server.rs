@@ -7,13 +7,15 @@ use dph_agent_ipc::{Connection, Listener, Peer, Uid};
 use dph_agent_protocol::{ErrorCode, Failure, Reply};
 use tokio::io::AsyncWriteExt as _;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tracing::field::display;
 use tracing::{debug, error, info, warn};
 
 use crate::audit::account::turned_away;
 use crate::authorize::admit;
 use crate::error::{Chain, Problem};
 use crate::handle::Desk;
+use crate::refusals::{Refusals, Told};
 use crate::session;
 use crate::sessions::Sessions;
 
@@ -26,6 +28,7 @@ const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 /// configuration may be in force.
 pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: Arc<Notify>) {
     let sessions = Sessions::new(Uid::clone(&own));
+    let mut refusals = Refusals::default();
     let mut short = false;
     open_to_guests(&listener, &desk);
     loop {
@@ -35,7 +38,7 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: 
                     if std::mem::take(&mut short) {
                         info!("connections are accepted again");
                     }
-                    welcome(connection, peer, &own, &sessions, &desk);
+                    welcome(connection, peer, &own, &sessions, &mut refusals, &desk);
                 }
                 Err(error) => {
                     if std::mem::replace(&mut short, true) {
@@ -55,18 +58,29 @@ pub async fn serve(mut listener: Listener, own: Uid, desk: Arc<Desk>, reloaded: 
                 Err(error) => {
                     error!(error = %Chain(&error), "the socket was removed and cannot be made anew: stopping");
                     desk.stop.cancel();
-                    break drain(&sessions, &desk).await;
+                    break;
                 }
             },
+            () = until(refusals.due()) => tell(refusals.tell(Instant::now()), &desk),
             () = reloaded.notified() => {
                 open_to_guests(&listener, &desk);
                 part_with_strangers(&own, &sessions, &desk);
             }
             () = desk.stop.cancelled() => {
                 listener.close();
-                break drain(&sessions, &desk).await;
+                break;
             }
         }
+    }
+    drain(&sessions, &desk).await;
+    tell(refusals.finish(), &desk);
+}
+
+/// Waits until then; without a time for ever.
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time).await,
+        None => std::future::pending().await,
     }
 }
 
@@ -86,21 +100,43 @@ fn part_with_strangers(own: &Uid, sessions: &Sessions, desk: &Desk) {
     sessions.part_with(|uid| admit(&Peer { uid: Uid::clone(uid), pid: None }, own, &config).is_err());
 }
 
-fn welcome(connection: Connection, peer: Peer, own: &Uid, sessions: &Sessions, desk: &Arc<Desk>) {
+fn welcome(
+    connection: Connection,
+    peer: Peer,
+    own: &Uid,
+    sessions: &Sessions,
+    refusals: &mut Refusals,
+    desk: &Arc<Desk>,
+) {
     let admitted = admit(&peer, own, &desk.vault.in_force().borrow());
-    if let Err(problem) = admitted {
-        warn!(uid = %peer.uid, pid = peer.pid, "refused a connection of another user");
-        turned_away(&peer, problem.code, desk);
-        return turn_away(connection, problem, sessions);
-    }
-    let Some(seat) = sessions.take_seat(&peer.uid) else {
-        debug!("no room for another session");
-        turned_away(&peer, ErrorCode::BUSY, desk);
-        let what = "the agent has no room for another caller";
-        return turn_away(connection, Problem::new(ErrorCode::BUSY, what, "try again"), sessions);
+    let seat = admitted.and_then(|()| sessions.take_seat(&peer.uid).ok_or_else(no_room));
+    let seat = match seat {
+        Ok(seat) => seat,
+        Err(problem) => {
+            tell(refusals.add(&peer, problem.code, Instant::now()), desk);
+            return turn_away(connection, problem, sessions);
+        }
     };
     let (own, desk) = (Uid::clone(own), Arc::clone(desk));
     sessions.spawn(async move { session::run(connection, peer, own, seat, &desk).await });
+}
+
+fn no_room() -> Problem {
+    Problem::new(ErrorCode::BUSY, "the agent has no room for another caller", "try again")
+}
+
+/// Tells of connections that were turned away, in the log and in the audit log.
+fn tell(all: impl IntoIterator<Item = Told>, desk: &Desk) {
+    for told in all {
+        let (uid, pid) = told.peer.as_ref().map(|peer| (display(&peer.uid), peer.pid)).unzip();
+        let (pid, count) = (pid.flatten(), told.count.unwrap_or(1));
+        if told.code == ErrorCode::DENIED {
+            warn!(uid, pid, count, "refused a connection of another user");
+        } else {
+            warn!(uid, pid, count, "no room for another session");
+        }
+        turned_away(&told, desk);
+    }
 }
 
 /// Says why, without having read a byte.
