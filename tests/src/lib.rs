@@ -7,6 +7,7 @@
 )]
 #![allow(missing_docs, reason = "names of test helpers say what they do")]
 
+mod raw;
 mod scene;
 mod terminal;
 
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+pub use raw::Raw;
 pub use scene::{KEY, Scene};
 pub use terminal::Terminal;
 

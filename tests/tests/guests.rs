@@ -13,7 +13,8 @@ use std::os::unix::process::CommandExt as _;
 use std::process::Command;
 
 use dph_agent_mock_platform::MockPlatform;
-use dph_agent_tests::{AgentProcess, Home, Ran, program, run, wait_for, wait_until};
+use dph_agent_protocol::{ErrorCode, Reply, Request, TokenRequest};
+use dph_agent_tests::{AgentProcess, Home, Ran, Raw, program, run, wait_for, wait_until};
 use rustix::process::{Signal, getuid};
 
 const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
@@ -48,17 +49,26 @@ impl Scene {
     }
 
     fn configure(&self, allow_uid: &[u32]) {
+        self.configure_with(allow_uid, "");
+    }
+
+    /// Writes the configuration, with these lines more for the profile.
+    fn configure_with(&self, allow_uid: &[u32], more: &str) {
         let (ca, url) = (self.platform.write_ca(&self.home.path(".")), self.platform.url());
         self.home.write_config(&format!(
             "allow-uid = {allow_uid:?}\n[profiles.prod]\nplatform = \"software-hub\"\nurl = \"{url}\"\n\
-             username = \"alice\"\nca-file = \"{}\"\nkey-source = \"file:{}\"\n",
+             username = \"alice\"\nca-file = \"{}\"\nkey-source = \"file:{}\"\n{more}",
             ca.canonicalize().unwrap().display(),
             self.home.path("key").display()
         ));
     }
 
     fn start(&self) -> AgentProcess<'_> {
-        let mut agent = self.home.spawn_agent_with(|agent| agent.arg("--socket").arg(self.socket()));
+        self.start_with(|agent| agent)
+    }
+
+    fn start_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> AgentProcess<'_> {
+        let mut agent = self.home.spawn_agent_with(|agent| change(agent.arg("--socket").arg(self.socket())));
         wait_until("the agent answers", || {
             assert!(agent.child.try_wait().unwrap().is_none(), "the agent ended: {}", self.home.log());
             run(&mut self.client(getuid().as_raw(), "ping"), "").ok
@@ -81,9 +91,28 @@ impl Scene {
         run(self.client(GUEST, line).args(["--server-uid", "0"]), "")
     }
 
+    fn own(&self, line: &str) -> Ran {
+        run(&mut self.client(getuid().as_raw(), line), "")
+    }
+
+    /// Connects as the guest, and asks for a token that may take a while.
+    fn asks(&self) -> Raw {
+        let mut guest = Raw::connect_as(GUEST, self.home.path("shared/agent.sock").as_path());
+        guest.send(&token());
+        guest
+    }
+
     fn token_comes(&self) {
         wait_until("a guest gets a token", || self.guest("token").ok);
     }
+}
+
+fn token() -> Request {
+    Request::Token(TokenRequest { deadline_ms: 60_000, ..TokenRequest::default() })
+}
+
+fn is_token(reply: Option<&Reply>) -> bool {
+    matches!(reply, Some(Reply::Token(_)))
 }
 
 #[test]
@@ -148,4 +177,95 @@ fn guests_come_and_go_with_the_configuration() {
     agent.signal(Signal::HUP);
     wait_until("the socket is closed", || scene.guest("token").status == 3);
     run(&mut scene.client(getuid().as_raw(), "token"), "").unwrap();
+}
+
+#[test]
+fn a_guest_who_is_struck_off_gets_nothing_more_on_a_connection_that_is_open() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure(&[GUEST]);
+    let agent = scene.start();
+    scene.token_comes();
+    let mut connected = scene.asks();
+    let Some(Reply::Token(held)) = connected.reply() else { panic!("no token") };
+    scene.platform.pause();
+    let mut waiting = Raw::connect_as(GUEST, scene.home.path("shared/agent.sock").as_path());
+    let (rejected, deadline_ms) = (Some(held.token), 60_000);
+    waiting.send(&Request::Token(TokenRequest { rejected, deadline_ms, ..TokenRequest::default() }));
+    scene.configure(&[GUEST + 1]);
+    agent.signal(Signal::HUP);
+    wait_until("the reload is in force", || scene.guest("token").status == 8);
+    assert!(!is_token(connected.ask(&token()).as_ref()));
+    assert!(waiting.reply().is_none(), "also one that waits is ended");
+    scene.platform.resume();
+    scene.own("token").unwrap();
+}
+
+#[test]
+fn one_guest_cannot_take_every_seat() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure(&[GUEST]);
+    scene.platform.pause();
+    let _agent = scene.start();
+    let mut guests: Vec<_> = (0..513).map(|_| scene.asks()).collect();
+    let refused = guests.last_mut().unwrap().reply();
+    assert!(
+        matches!(&refused, Some(Reply::Failure(failure)) if failure.code == ErrorCode::BUSY),
+        "{refused:?}"
+    );
+    scene.own("ping").unwrap();
+    scene.platform.resume();
+    scene.own("token").unwrap();
+}
+
+#[test]
+fn one_guest_cannot_take_every_place_of_those_who_wait_to_be_confirmed() {
+    let Some(scene) = Scene::new() else { return };
+    scene.configure_with(&[GUEST], "confirm = true\n");
+    let _agent = scene.start();
+    let mut guests: Vec<_> = (0..65).map(|_| scene.asks()).collect();
+    let refused = guests.last_mut().unwrap().reply();
+    assert!(
+        matches!(&refused, Some(Reply::Failure(failure)) if failure.code == ErrorCode::BUSY),
+        "{refused:?}"
+    );
+    let waiting = || scene.own("pending --json").json().as_array().unwrap().clone();
+    wait_until("so many wait as may", || waiting().len() == 16);
+    let mut own = Raw::connect(scene.home.path("shared/agent.sock").as_path());
+    own.send(&token());
+    wait_until("the own request waits, too", || waiting().len() == 17);
+    for request in waiting() {
+        scene.own(&format!("approve {}", request["id"].as_str().unwrap())).unwrap();
+    }
+    assert!(is_token(own.reply().as_ref()));
+}
+
+#[test]
+fn the_question_of_the_own_user_comes_before_those_of_guests() {
+    let Some(scene) = Scene::new() else { return };
+    let askpass = scene.home.write(
+        "askpass",
+        "#!/bin/sh\necho shown >>$HOME/shown\nwhile [ ! -e $HOME/go ]; do sleep 0.02; done\n\
+         rm $HOME/go\nexit 1\n",
+    );
+    fs::set_permissions(&askpass, fs::Permissions::from_mode(0o755)).unwrap();
+    scene.configure_with(&[GUEST], &format!("confirm = \"{}\"\n", askpass.display()));
+    let _agent = scene.start_with(|agent| agent.env("DISPLAY", ":7"));
+    let shown = || fs::read_to_string(scene.home.path("shown")).unwrap_or_default().lines().count();
+    let waiting = || scene.own("pending --json").json().as_array().unwrap().len();
+    let (mut first, mut second) = (scene.asks(), scene.asks());
+    wait_until("a question is on the screen", || shown() == 1 && waiting() == 2);
+    let mut own = Raw::connect(scene.home.path("shared/agent.sock").as_path());
+    own.send(&token());
+    wait_until("the own request waits, too", || waiting() == 3);
+    let answer = |count| {
+        scene.home.write("go", "");
+        wait_until("it was answered", || waiting() == count);
+    };
+    answer(2);
+    wait_until("the next question is on the screen", || shown() == 2);
+    answer(1);
+    assert!(matches!(own.reply(), Some(Reply::Failure(_))), "the own question was the second");
+    wait_until("the last question is on the screen", || shown() == 3);
+    answer(0);
+    assert!(first.reply().is_some() && second.reply().is_some());
 }

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod chain;
 pub mod file;
+mod lost;
 pub mod read;
 pub mod record;
 pub mod time;

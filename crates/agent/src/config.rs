@@ -2,6 +2,7 @@
 
 mod file;
 mod file_only;
+mod loosened;
 mod policy;
 mod profile;
 mod read;
@@ -13,6 +14,7 @@ use dph_agent_protocol::{ErrorCode, Selector};
 use dph_agent_secret::SecretMemory;
 
 pub use file::{ConfigError, ConfigFile, Edit};
+pub use loosened::{Loosened, loosened};
 pub use profile::{Profile, ProfileName, ProxySetting, SettingError, merged};
 pub use read::{Fault, parse};
 

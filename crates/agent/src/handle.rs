@@ -43,6 +43,7 @@ use crate::keyhole::Keyhole;
 use crate::lock::locked;
 use crate::pending::Pending;
 use crate::refresh::NEW_ENOUGH;
+use crate::screen::Screen;
 use crate::vault::{Surroundings, VaultHandle, Why};
 
 /// What requests are carried out with.
@@ -70,8 +71,8 @@ pub struct Desk {
     pub stop: CancellationToken,
     /// The requests that wait to be confirmed.
     pub pending: Pending,
-    /// Held by the one question that is on the screen.
-    pub window: Mutex<()>,
+    /// Where questions are shown.
+    pub screen: Screen,
     /// Whether there is a screen for one.
     pub has_display: bool,
     /// The requests that go on without their callers.

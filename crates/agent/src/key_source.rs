@@ -423,11 +423,11 @@ fn key_in_json(json: &str) -> Option<ApiKey> {
 /// Why a text does not name a key source.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySourceError {
-    /// There is no such kind.
+    /// There is no such kind. It is not repeated: it may be the key itself, given by mistake.
     #[error(
-        "`{0}` is not session, keyring, sealed, file:/PATH, credential:NAME or command:[\"PROGRAM\",\"ARGUMENT\"]"
+        "it is one of session, keyring, sealed, file:/PATH, credential:NAME and command:[\"PROGRAM\",\"ARGUMENT\"]"
     )]
-    Unknown(String),
+    Unknown,
     /// The path is relative.
     #[error("give the whole path of the key file: the agent runs in another folder than you do")]
     RelativePath,
@@ -458,7 +458,7 @@ impl FromStr for KeySource {
             ("credential", "" | "." | "..") => Err(KeySourceError::Credential),
             ("credential", name) if name.contains(['/', '\\']) => Err(KeySourceError::Credential),
             ("credential", name) => Ok(Self::Credential(name.to_owned())),
-            _ => Err(KeySourceError::Unknown(text.to_owned())),
+            _ => Err(KeySourceError::Unknown),
         }
     }
 }

@@ -37,6 +37,8 @@ pub mod policy;
 pub mod private_file;
 pub mod proxies;
 pub mod refresh;
+pub mod refusals;
+pub mod screen;
 pub mod seal;
 pub mod server;
 pub mod session;
@@ -57,10 +59,10 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use audit::Audit;
+use audit::{Audit, account};
 use binding::Bindings;
 use clock::{Clock, SystemClock};
-use config::{Config, ConfigFile};
+use config::{Config, ConfigFile, Loosened, loosened};
 use errands::Errands;
 use error::Problem;
 use exchange::blocking;
@@ -73,6 +75,7 @@ use lock::RecordFile;
 use only_one::OnlyOne;
 use paths::Paths;
 use pending::Pending;
+use screen::Screen;
 use signals::{Signals, Wish};
 use vault::{Surroundings, VaultHandle};
 
@@ -121,7 +124,7 @@ impl Agent {
             () = signals.stop() => return Err(StartError::Stopped),
         };
         let endpoint = listener.endpoint().to_string();
-        let (desk, vault) = furnish(file, config, &paths, endpoint)?;
+        let (desk, vault) = furnish(file, config, &paths, endpoint, Uid::clone(&own))?;
         desk.changes.resume().await;
         info!(version = VERSION, pid = std::process::id(), socket = desk.endpoint, "ready");
         Ok(Self { listener, own, desk: Arc::new(desk), vault, signals, _only_one: only_one })
@@ -174,6 +177,7 @@ fn furnish(
     config: Config,
     paths: &Paths,
     endpoint: String,
+    own: Uid,
 ) -> Result<(Desk, JoinHandle<()>), StartError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let started_at = clock.wall();
@@ -202,8 +206,8 @@ fn furnish(
         endpoint,
         started_at,
         stop,
-        pending: Pending::default(),
-        window: Mutex::default(),
+        pending: Pending::new(own),
+        screen: Screen::default(),
         has_display: askpass::has_display(),
         errands: Errands::default(),
     };
@@ -242,7 +246,17 @@ async fn read_config(desk: &Desk) -> Result<(), Problem> {
     .await?;
     let config = config?;
     *file = anew;
+    tell_loosened(loosened(&desk.vault.in_force().borrow(), &config), desk);
     desk.vault.apply(Arc::new(config), vault::Why::Reload).await
+}
+
+/// Before it is in force: where it switches the audit log off, that is still written.
+fn tell_loosened(loosened: Vec<Loosened>, desk: &Desk) {
+    for Loosened { profile, weaker } in &loosened {
+        let (profile, weaker) = (profile.as_ref().map(tracing::field::display), weaker.join(", "));
+        warn!(profile, weaker, "the configuration protects less than before");
+    }
+    account::loosened(loosened, &desk.surroundings);
 }
 
 fn system(what: &'static str) -> impl Fn(io::Error) -> StartError {

@@ -3,7 +3,10 @@
 //! A thread of its own writes the lines, so that a log which nobody reads or which cannot be written
 //! holds up nobody and ends nothing.
 
+pub mod file;
+
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -45,18 +48,18 @@ struct Waiting {
     writing: bool,
 }
 
-/// Starts logging to standard error; of several calls only the first one counts.
+/// Starts logging to standard error, which is `file` where one is named; of several calls only the first one counts.
 ///
 /// # Errors
 ///
 /// When the system has no thread for it.
-pub fn start(format: LogFormat, level: LevelFilter) -> io::Result<Log> {
+pub fn start(format: LogFormat, level: LevelFilter, file: Option<PathBuf>) -> io::Result<Log> {
     let log = Log::default();
     let writer = log.clone();
     thread::Builder::new()
         .name("log".to_owned())
         .stack_size(STACK)
-        .spawn(move || writer.write_to(io::stderr()))?;
+        .spawn(move || writer.write_to(file::Stderr::new(file)))?;
     let make = log.clone();
     let lines = tracing_subscriber::fmt()
         .with_max_level(level)

@@ -105,7 +105,8 @@ fn run(how: How, paths: Paths) -> Result<ExitCode, Failure> {
     let failed = |error| Failure::new(format!("cannot start: {error}"), "look at the system's limits");
     let filtered = harden::refuse_calls();
     let format = how.log_format.unwrap_or(LogFormat::Text);
-    let mut log = log::start(format, how.log_level.unwrap_or(LevelFilter::INFO)).map_err(failed)?;
+    let (level, file) = (how.log_level.unwrap_or(LevelFilter::INFO), how.background.then(|| paths.log()));
+    let mut log = log::start(format, level, file).map_err(failed)?;
     if let Err(error) = filtered {
         warn!(%error, "the kernel takes no filter of system calls: the agent runs without it");
     }

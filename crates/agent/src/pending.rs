@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use dph_agent_ipc::Uid;
 use dph_agent_protocol::{ErrorCode, PAGE_LEN, PendingList, PendingRequest, Process};
 use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::sync::oneshot;
@@ -14,14 +15,21 @@ use crate::error::{Problem, millis};
 
 /// Requests that wait at once.
 const MAX_WAITING: usize = 64;
+/// Of these, those of other users than the agent's own in all; the rest is kept for that one.
+const MAX_OF_GUESTS: usize = 48;
+/// Of these, those of one of them.
+const MAX_OF_GUEST: usize = 16;
 /// Characters of an identifier: few enough to type, too many to hit one by a slip or a guess.
 const ID_LEN: usize = 6;
 /// What identifiers are made of: nothing that looks like something else.
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// The requests that wait.
-#[derive(Clone, Debug, Default)]
-pub struct Pending(Arc<Mutex<BTreeMap<String, Waiting>>>);
+#[derive(Clone, Debug)]
+pub struct Pending {
+    own: Uid,
+    waiting: Arc<Mutex<BTreeMap<String, Waiting>>>,
+}
 
 #[derive(Debug)]
 struct Waiting {
@@ -42,11 +50,21 @@ pub struct Place {
 }
 
 impl Pending {
+    /// Returns none yet, of an agent that runs as `own`.
+    pub fn new(own: Uid) -> Self {
+        Self { own, waiting: Arc::default() }
+    }
+
+    /// Whether the agent's own user asks, and none of its guests.
+    pub fn is_own(&self, caller: &Caller) -> bool {
+        caller.uid == self.own
+    }
+
     /// Lets a request wait, from `since` (seconds since 1970) to `until`.
     ///
     /// # Errors
     ///
-    /// [`ErrorCode::BUSY`] when too many wait already.
+    /// [`ErrorCode::BUSY`] when too many wait already, or too many of that user.
     pub fn enter(
         &self,
         profile: &str,
@@ -55,7 +73,7 @@ impl Pending {
         until: Instant,
     ) -> Result<Place, Problem> {
         let mut waiting = self.waiting();
-        if waiting.len() >= MAX_WAITING {
+        if waiting.len() >= MAX_WAITING || self.has_its_share(&caller, &waiting) {
             return Err(busy());
         }
         let mut id = new_id()?;
@@ -95,8 +113,15 @@ impl Pending {
         Ok(waiting.profile)
     }
 
+    /// Whether a guest has all the places that it may have.
+    fn has_its_share(&self, caller: &Caller, waiting: &BTreeMap<String, Waiting>) -> bool {
+        let guests = waiting.values().filter(|waiting| !self.is_own(&waiting.caller));
+        let same = guests.clone().filter(|waiting| waiting.caller.uid == caller.uid);
+        !self.is_own(caller) && (guests.count() >= MAX_OF_GUESTS || same.count() >= MAX_OF_GUEST)
+    }
+
     fn waiting(&self) -> MutexGuard<'_, BTreeMap<String, Waiting>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -193,7 +218,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_of_two_gets_its_own_answer_once() {
-        let pending = Pending::default();
+        let pending = Pending::new(1000);
         let (mut first, mut second) = (enter(&pending, "a"), enter(&pending, "b"));
         assert_eq!(ids(&pending).len(), 2);
         assert_eq!(pending.answer(&second.id, true).unwrap(), "b");
@@ -207,7 +232,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_request_shows_how_long_it_waits_and_is_gone_with_who_asked() {
-        let pending = Pending::default();
+        let pending = Pending::new(1000);
         let begin = Instant::now();
         let place = enter(&pending, "a");
         sleep_until(begin + Duration::from_secs(45)).await;
@@ -221,7 +246,7 @@ mod tests {
 
     #[test]
     fn the_list_is_bounded_and_shown_in_pages_that_fit_into_a_frame() {
-        let pending = Pending::default();
+        let pending = Pending::new(1000);
         let wide: String = "\u{10400}".repeat(4000);
         let caller = Arc::new(Caller {
             parent: Some(wide.clone().into()),
@@ -245,6 +270,18 @@ mod tests {
         let mut entered: Vec<_> = places.iter().map(|place| place.id.clone()).collect();
         entered.sort();
         assert_eq!(seen, entered);
+    }
+
+    #[test]
+    fn guests_leave_places_for_each_other_and_for_the_own_user() {
+        let (pending, until) = (Pending::new(1000), Instant::now() + Duration::from_secs(60));
+        let enter = |uid| pending.enter("a", Arc::new(Caller { uid, ..(*caller()).clone() }), 0, until);
+        let mut places: Vec<_> = (0..MAX_OF_GUEST).map(|_| enter(1).unwrap()).collect();
+        assert_eq!(enter(1).unwrap_err().code, ErrorCode::BUSY);
+        places.extend((0..MAX_OF_GUEST).flat_map(|_| [2, 3]).map(|uid| enter(uid).unwrap()));
+        assert_eq!(enter(4).unwrap_err().code, ErrorCode::BUSY, "guests have all that they may have");
+        places.extend((MAX_OF_GUESTS..MAX_WAITING).map(|_| enter(1000).unwrap()));
+        assert_eq!(enter(1000).unwrap_err().code, ErrorCode::BUSY);
     }
 
     #[test]

@@ -30,9 +30,27 @@ pub fn create_folder_of(path: &Path) -> io::Result<()> {
 ///
 /// # Errors
 ///
-/// As the system says.
+/// As the system says, or when it is no regular file.
 pub fn open_or_create(path: &Path) -> io::Result<File> {
-    options().create(true).truncate(false).open(path)
+    open_regular(options().create(true).truncate(false), path)
+}
+
+/// Opens a regular file, without waiting at a pipe or a device that somebody put in its place.
+///
+/// # Errors
+///
+/// As the system says, or when it is no regular file.
+pub fn open_regular(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(
+        options,
+        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
+    );
+    let file = options.open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    Ok(file)
 }
 
 /// Reads a regular file of at most `max_len` bytes, without waiting at a pipe or a device.
@@ -41,10 +59,7 @@ pub fn open_or_create(path: &Path) -> io::Result<File> {
 ///
 /// As the system says, or when it is no regular file or longer than that.
 pub fn read_regular(path: &Path, max_len: usize) -> io::Result<Vec<u8>> {
-    let file = open_without_waiting(path)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
-    }
+    let file = open_regular(File::options().read(true), path)?;
     let mut content = Vec::new();
     // One byte more than allowed shows that there is more.
     file.take(max_len as u64 + 1).read_to_end(&mut content)?;
@@ -122,18 +137,6 @@ fn sync_folder_of(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Opens a file for reading; a pipe that nobody writes to is opened, too, instead of waited for.
-fn open_without_waiting(path: &Path) -> io::Result<File> {
-    let mut options = File::options();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(
-        &mut options,
-        rustix::fs::OFlags::NONBLOCK.bits().cast_signed(),
-    );
-    options.open(path)
-}
-
 /// Deletes the drafts that processes left which were killed over them: they may hold what must not lie about.
 fn sweep(target: &Path) {
     let (Some(folder), Some(name)) = (target.parent(), target.file_name().and_then(OsStr::to_str)) else {
@@ -201,6 +204,17 @@ mod tests {
         for path in [pipe.as_path(), Path::new("/dev/zero"), folder.path()] {
             let error = read_regular(path, 5).unwrap_err().to_string();
             assert_eq!(error, "it is not a regular file", "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn nor_is_one_taken_for_a_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let (pipe, link) = (folder.path().join("pipe"), folder.path().join("link"));
+        mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+        std::os::unix::fs::symlink(&pipe, &link).unwrap();
+        for path in [pipe, link] {
+            assert_eq!(lock(&path).unwrap_err().to_string(), "it is not a regular file");
         }
     }
 

@@ -120,7 +120,7 @@ impl Session {
         drop(frame);
         debug!(request = request.name(), pid = self.asker.peer().pid, "request");
         let (asked, is_errand) = (Asked::of(&request), is_errand(&request));
-        let permit = authorize(request, self.asker.peer(), &self.own, self.desk.vault.is_locked());
+        let permit = self.permit(request);
         let work = carried_out(asked, permit, Arc::clone(&self.asker), Arc::clone(&self.desk));
         if !is_errand {
             return work.await;
@@ -131,6 +131,12 @@ impl Session {
             work.await
         };
         self.desk.errands.carry_out(to_its_end).await
+    }
+
+    /// By the configuration in force, which need not be the one under which this session began.
+    fn permit(&self, request: Request) -> Result<Permit, Problem> {
+        let vault = &self.desk.vault;
+        authorize(request, self.asker.peer(), &self.own, &vault.in_force().borrow(), vault.is_locked())
     }
 }
 

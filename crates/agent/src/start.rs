@@ -14,7 +14,7 @@ use dph_agent_protocol::frame::{HEADER_LEN, Header};
 use dph_agent_protocol::{Hello, Reply, Request};
 use tracing::level_filters::LevelFilter;
 
-use crate::log::LogFormat;
+use crate::log::{LogFormat, file};
 use crate::paths::Paths;
 use crate::private_file;
 use crate::start_error::endpoint_hint;
@@ -248,10 +248,9 @@ fn open_log(paths: &Paths) -> io::Result<File> {
     let path = paths.log();
     private_file::create_folder_of(&path)?;
     if fs::metadata(&path).is_ok_and(|log| log.len() > MAX_LOG_LEN) {
-        fs::rename(&path, path.with_extension("log.old"))?;
+        fs::rename(&path, file::aside(&path))?;
     }
-    private_file::open_or_create(&path)?;
-    File::options().append(true).open(&path)
+    file::open(&path)
 }
 
 fn wait_for_answer<'a>(

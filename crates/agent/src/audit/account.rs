@@ -2,18 +2,18 @@
 
 use std::sync::Arc;
 
-use dph_agent_ipc::Peer;
 use dph_agent_protocol::{
     AddFor, ChangeKey, ChangeMode, ChangeOutcome, ErrorCode, Kept, Migrate, MigrateWith, Reply, Request,
 };
 
 use super::{Decision, Entry, Event, Mode, TokenDigest};
 use crate::caller::{Asker, Caller};
-use crate::config::ProfileName;
+use crate::config::{Loosened, ProfileName};
 use crate::error::Problem;
 use crate::freshness::Outcome;
 use crate::handle::Desk;
 use crate::key_change::Report;
+use crate::refusals::Told;
 use crate::vault::{ChangeKind, Surroundings};
 
 /// What a request is to the log.
@@ -190,14 +190,22 @@ pub async fn key_goes_out(profile: &ProfileName, asker: &Asker, desk: &Desk) -> 
     audit.hand_out(entry).await
 }
 
-/// Records a connection that was turned away.
-pub fn turned_away(peer: &Peer, code: ErrorCode, desk: &Desk) {
+/// Records connections that were turned away.
+pub fn turned_away(told: &Told, desk: &Desk) {
     desk.surroundings.audit.record(Entry {
         time: desk.surroundings.clock.wall(),
-        event: Event::Connect,
-        decision: Some(Decision::not(code)),
-        caller: Some(Arc::new(Caller::of_connection(peer.clone()))),
+        event: Event::Connect { count: told.count },
+        decision: Some(Decision::not(told.code)),
+        caller: told.peer.clone().map(Caller::of_connection).map(Arc::new),
     });
+}
+
+/// Records that a configuration is about to be in force that protects less than the one before.
+pub fn loosened(loosened: Vec<Loosened>, Surroundings { audit, clock, .. }: &Surroundings) {
+    for Loosened { profile, weaker } in loosened {
+        let event = Event::Config { profile: profile.map(|name| name.to_string()), weaker };
+        audit.record(Entry::own(clock.wall(), event));
+    }
 }
 
 /// Records how an exchange ended, unless nothing was asked of the platform.

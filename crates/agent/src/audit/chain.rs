@@ -168,6 +168,8 @@ pub enum What {
     RestChanged,
     /// The agent itself found that the log had been changed.
     Disturbed,
+    /// The newest file is gone or empty, and there are older ones.
+    NoNewest,
     /// It is the last line, and the head that was given is nowhere.
     NoSuchHead,
 }
@@ -182,6 +184,10 @@ impl fmt::Display for What {
             Self::NoBeginning => "this file does not begin with its first line",
             Self::RestChanged => "what is left of an unfinished line before this one was changed",
             Self::Disturbed => "the agent found here that lines which it had written were gone or changed",
+            Self::NoNewest => {
+                "this file is gone or empty, and there are older ones: its lines were removed, unless the agent was \
+                 killed just as it began the file and has written nothing since"
+            }
             Self::NoSuchHead => {
                 "the chain ends here, and no line of it is the head that was given: the end was cut off, or all \
                  of it was written anew, or that line's file is gone"

@@ -4,18 +4,24 @@ use std::fs::{self, File, Metadata};
 use std::io::{self, ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::chain::{Head, is_torn, last_sound, seal, sha256};
-use super::record::{Entry, Event};
+use serde::Deserialize;
+
+use super::chain::{Head, Sound, is_torn, last_sound, seal, sha256};
+use super::record::{Entry, Event, Mode};
 use crate::private_file;
 
 /// The file that is written to.
 pub const NAME: &str = "audit.jsonl";
 /// Held while somebody writes.
 pub(super) const LOCK: &str = "audit.lock";
+/// The start of a file that is about to take the place of one that is put aside.
+const DRAFT: &str = "audit.new";
 /// A file that would be longer is put aside first.
 const MAX_LEN: u64 = 8 * 1024 * 1024;
 /// Files that are kept when they are put aside.
 const KEPT: usize = 8;
+/// Longest file that is searched for what it says of itself.
+const MAX_SEARCHED: usize = 64 * 1024 * 1024;
 /// Bytes at the end of a file in which its last sound line is looked for; the longest is a tenth of that.
 const WINDOW: u64 = 256 * 1024;
 
@@ -88,6 +94,8 @@ struct Open {
     head: Head,
     /// What must be written before anything else.
     owed: Owed,
+    /// The disk may not know yet that its name is this.
+    is_new: bool,
 }
 
 /// The rest of an unfinished line needs an end, and some things must be told before others.
@@ -131,13 +139,13 @@ impl Files {
     fn try_append(&mut self, entries: &[Entry], sync: bool) -> Result<(), NotWritten> {
         let none = |source| NotWritten { written: 0, source };
         let _locked = self.lock().map_err(none)?;
-        let mut open = self.current().map_err(none)?;
-        let mut lines = open.render(entries).map_err(none)?;
+        let time = entries.first().map_or(0, |entry| entry.time);
+        let mut open = self.current(time).map_err(none)?;
+        let mut lines = open.render(entries, time).map_err(none)?;
         if open.len > 0 && open.len.saturating_add(lines.len()) > self.limits.len {
-            open = self.rotated(&open).map_err(none)?;
-            lines = open.render(entries).map_err(none)?;
+            open = self.rotated(&open, time).map_err(none)?;
+            lines = open.render(entries, time).map_err(none)?;
         }
-        let begins = open.len == 0;
         open.write(&lines)?;
         if let Some((_, head)) = lines.ends.last() {
             self.known = Some(Known { identity: open.identity, len: open.len, head: head.clone() });
@@ -145,8 +153,9 @@ impl Files {
         if sync {
             let folder = self.folder.as_path();
             let synced =
-                open.file.sync_data().and_then(|()| if begins { sync_folder(folder) } else { Ok(()) });
+                open.file.sync_data().and_then(|()| if open.is_new { sync_folder(folder) } else { Ok(()) });
             synced.map_err(|source| NotWritten { written: entries.len(), source })?;
+            open.is_new = false;
         }
         self.open = Some(open);
         Ok(())
@@ -168,7 +177,7 @@ impl Files {
     }
 
     /// Returns the file as it was left, or takes it up where somebody else did something to it.
-    fn current(&mut self) -> io::Result<Open> {
+    fn current(&mut self, time: i64) -> io::Result<Open> {
         let path = self.path();
         let is_same = |open: &Open| {
             fs::metadata(&path).is_ok_and(|now| (identity(&now), now.len()) == (open.identity, open.len))
@@ -176,7 +185,7 @@ impl Files {
         if let Some(open) = self.open.take().filter(is_same) {
             return Ok(open);
         }
-        let mut open = self.take_up()?;
+        let mut open = self.take_up(time)?;
         if let Some(gone) = self.known.as_ref().filter(|known| !self.has(known)) {
             open.owed.events.push(Event::Disturbed { expected: gone.head.hash.clone() });
         }
@@ -192,7 +201,7 @@ impl Files {
         let is_it = |path: &PathBuf| fs::metadata(path).is_ok_and(|now| identity(&now) == known.identity);
         let expected = format!("\"{}\"}}\n", known.head.hash);
         let read = |path: PathBuf| {
-            let mut file = File::open(path)?;
+            let mut file = private_file::open_regular(File::options().read(true), &path)?;
             file.seek(SeekFrom::Start(known.len.saturating_sub(expected.len() as u64)))?;
             let mut bytes = vec![0; expected.len()];
             file.read_exact(&mut bytes).map(|()| bytes)
@@ -202,12 +211,8 @@ impl Files {
     }
 
     /// Opens the file, or makes it, and finds out where its chain ends.
-    fn take_up(&self) -> io::Result<Open> {
-        let path = self.path();
-        if fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
-            return Err(io::Error::new(ErrorKind::InvalidInput, "it is not a regular file"));
-        }
-        let mut file = append_to(&path)?;
+    fn take_up(&self, time: i64) -> io::Result<Open> {
+        let mut file = append_to(&self.path())?;
         let metadata = file.metadata()?;
         let (identity, len) = (identity(&metadata), metadata.len());
         let (window, is_all) = (window(&mut file, len)?, len <= WINDOW);
@@ -218,18 +223,18 @@ impl Files {
                 let owed = Owed::alone(&window);
                 if !is_all || !is_torn(&window, &head.hash, head.seq.saturating_add(1)) {
                     // Nothing of it is ours: what it is, `verify` says.
-                    return self.begin(head);
+                    return self.begin(head, time);
                 }
                 (head, owed)
             }
         };
-        Ok(Open { file, identity, len, head, owed })
+        Ok(Open { file, identity, len, head, owed, is_new: len == 0 })
     }
 
     /// Returns the end of the chain in the newest file put aside that has one.
     fn head_put_aside(&self) -> io::Result<Head> {
         for (number, path) in files_in(&self.folder)?.into_iter().rev() {
-            let mut file = File::open(path)?;
+            let mut file = private_file::open_regular(File::options().read(true), &path)?;
             let len = file.metadata()?.len();
             if let Some((head, _)) = last_sound(&window(&mut file, len)?).filter(|_| number.is_some()) {
                 return Ok(head);
@@ -239,22 +244,73 @@ impl Files {
     }
 
     /// Puts the file aside, which goes to the disk first: what follows it must not be there without it.
-    fn rotated(&self, full: &Open) -> io::Result<Open> {
+    fn rotated(&self, full: &Open, time: i64) -> io::Result<Open> {
         full.file.sync_data()?;
-        self.begin(full.head.clone())
+        self.begin(full.head.clone(), time)
     }
 
-    fn begin(&self, head: Head) -> io::Result<Open> {
-        let (path, files) = (self.path(), files_in(&self.folder)?);
+    /// Puts the file aside for a new one, whose first line is written before: the log never lacks its newest file,
+    /// and a full disk leaves the old one where it is.
+    fn begin(&self, head: Head, time: i64) -> io::Result<Open> {
+        let (path, draft, files) = (self.path(), self.folder.join(DRAFT), files_in(&self.folder)?);
+        match fs::remove_file(&draft) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            removed => removed?,
+        }
+        let file = append_to(&draft)?;
+        let owed = Owed { line_feed: false, events: vec![Event::File] };
+        let identity = identity(&file.metadata()?);
+        let mut open = Open { file, identity, len: 0, head, owed, is_new: true };
+        let first = open.render(&[], time)?;
+        open.write(&first).map_err(|error| error.source)?;
         let newest = files.iter().filter_map(|(number, _)| *number).max().unwrap_or(0);
         fs::rename(&path, self.folder.join(format!("audit.{:06}.jsonl", newest.saturating_add(1))))?;
+        fs::rename(&draft, &path)?;
         let aside = files.iter().filter(|(number, _)| number.is_some());
         let too_many = (aside.clone().count() + 1).saturating_sub(self.limits.kept);
         aside.take(too_many).try_for_each(|(_, path)| fs::remove_file(path))?;
-        let file = append_to(&path)?;
-        let owed = Owed { line_feed: false, events: vec![Event::File] };
-        Ok(Open { identity: identity(&file.metadata()?), file, len: 0, head, owed })
+        Ok(open)
     }
+
+    /// Whether nothing need be written to say that the log is off: there is none, or it says so.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be read.
+    pub fn is_off(&self) -> io::Result<bool> {
+        let files = match files_in(&self.folder) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(true),
+            files => files?,
+        };
+        for (_, path) in files.iter().rev() {
+            let bytes = private_file::read_regular(path, MAX_SEARCHED)?;
+            if let Some(is_on) = bytes.rsplit(|byte| *byte == b'\n').find_map(says_on) {
+                return Ok(!is_on);
+            }
+        }
+        Ok(files.is_empty())
+    }
+}
+
+/// Whether a line says that the log is written from there on, or that it is not, if it says either.
+fn says_on(line: &[u8]) -> Option<bool> {
+    match serde_json::from_str(Sound::parse(line)?.text).ok()? {
+        Says::Started => Some(true),
+        Says::Mode { mode } => Some(mode != Mode::Off.word()),
+        Says::Other => None,
+    }
+}
+
+/// The lines that say whether the log is written.
+#[derive(Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Says {
+    Started,
+    Mode {
+        mode: String,
+    },
+    #[serde(other)]
+    Other,
 }
 
 impl Owed {
@@ -295,8 +351,7 @@ impl Lines {
 }
 
 impl Open {
-    fn render(&self, entries: &[Entry]) -> io::Result<Lines> {
-        let time = entries.first().map_or(0, |entry| entry.time);
+    fn render(&self, entries: &[Entry], time: i64) -> io::Result<Lines> {
         let owed = self.owed.events.iter().map(|event| Entry::own(time, event.clone()));
         let text = if self.owed.line_feed { "\n".to_owned() } else { String::new() };
         let mut lines = Lines { text, ends: Vec::new(), owed: self.owed.events.len() };
@@ -343,7 +398,7 @@ fn append_to(path: &Path) -> io::Result<File> {
     options.read(true).append(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    private_file::open_regular(&mut options, path)
 }
 
 /// Reads the end of a file.

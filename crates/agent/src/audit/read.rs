@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value};
 
-use super::chain::{Chain, Fault, Sound, Whole};
-use super::file::{LOCK, files_in};
+use super::chain::{Chain, Fault, Sound, What, Whole};
+use super::file::{LOCK, NAME, files_in};
 use super::record::{TokenDigest, visible};
 use super::time::rfc3339;
 use crate::private_file;
@@ -38,7 +38,8 @@ pub struct LogFile {
 ///
 /// When one cannot be read.
 pub fn read_all(folder: &Path) -> io::Result<Vec<LogFile>> {
-    let _locked = File::open(folder.join(LOCK)).ok().filter(wait_for);
+    let lock = private_file::open_regular(File::options().read(true), &folder.join(LOCK));
+    let _locked = lock.ok().filter(wait_for);
     let read = |(number, path): (Option<u64>, std::path::PathBuf)| {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let bytes = private_file::read_regular(&path, MAX_FILE)
@@ -68,6 +69,10 @@ fn wait_for(lock: &File) -> bool {
 pub fn verify(files: &[LogFile], head: Option<String>) -> Result<Whole, Fault> {
     let mut chain = Chain::new(head);
     files.iter().try_for_each(|file| chain.file(&file.name, &file.bytes, file.is_newest))?;
+    let has_older = files.iter().any(|file| !file.is_newest);
+    if has_older && !files.iter().any(|file| file.is_newest && !file.bytes.is_empty()) {
+        return Err(Fault { file: NAME.to_owned(), line: 1, what: What::NoNewest });
+    }
     chain.finish()
 }
 

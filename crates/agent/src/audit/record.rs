@@ -130,8 +130,17 @@ pub enum Event {
     Stop,
     /// Something that changes nothing was refused.
     Look { request: &'static str },
-    /// A connection was turned away.
-    Connect,
+    /// Connections were turned away: one, or so many since the last such line.
+    Connect {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        count: Option<u64>,
+    },
+    /// The configuration protects less than before; without a profile, the agent as a whole.
+    Config {
+        #[serde(skip_serializing_if = "Option::is_none")]
+        profile: Option<String>,
+        weaker: Vec<&'static str>,
+    },
     /// The agent began to write.
     Started { version: &'static str },
     /// The agent ended.

@@ -3,17 +3,18 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use dph_agent_protocol::{AuditMode, AuditState, ErrorCode};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
-use tracing::{debug, error, info};
+use tracing::{debug, error, info, warn};
 
 use super::chain::Head;
 use super::file::{Files, Limits, NAME, NotWritten};
+use super::lost::LostLines;
 use super::record::{Entry, Event, Mode};
 use crate::error::{Chain, Problem};
 use crate::handle::VERSION;
@@ -26,6 +27,8 @@ const QUEUE: usize = 4096;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the end of the agent waits for a slow disk.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(1);
+/// A batch that is not written by then is told in `status`.
+const SLOW: Duration = Duration::from_secs(3);
 /// The head goes to the log again after so many lines, or so many seconds.
 const TELL_EVERY: (u64, i64) = (1000, 3600);
 
@@ -36,6 +39,7 @@ pub struct Audit(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     file: PathBuf,
+    lost: LostLines,
     waiting: Mutex<Waiting>,
     changed: Condvar,
 }
@@ -46,10 +50,31 @@ struct Waiting {
     mode: Mode,
     /// Lines that found no room since the writer looked last.
     dropped: u64,
-    at_work: bool,
-    closing: bool,
+    /// Lines find no room, and the log was told so.
+    overflows: bool,
+    at_work: Option<Work>,
+    /// Lines that are missing in the file, and not yet told there.
+    unrecorded: u64,
+    /// The end of the agent, in seconds since 1970.
+    closing: Option<i64>,
     closed: bool,
     state: State,
+}
+
+/// What the writer is at.
+#[derive(Clone, Copy, Debug)]
+struct Work {
+    since: Instant,
+    /// Its lines, and those that found no room behind them.
+    lines: u64,
+}
+
+impl Waiting {
+    /// Returns how many lines nobody will find in the file, as far as is known.
+    fn missing(&self) -> u64 {
+        let at_work = self.at_work.map_or(0, |work| work.lines);
+        self.unrecorded + at_work + self.jobs.len() as u64 + self.dropped
+    }
 }
 
 /// How the log stands.
@@ -71,6 +96,9 @@ struct Job {
 trait Sink: Send {
     fn append(&mut self, entries: &[Entry], sync: bool) -> Result<(), NotWritten>;
     fn head(&self) -> Option<&Head>;
+
+    /// Whether nothing need be written to say that the log is off.
+    fn is_off(&self) -> io::Result<bool>;
 }
 
 impl Sink for Files {
@@ -81,24 +109,30 @@ impl Sink for Files {
     fn head(&self) -> Option<&Head> {
         Self::head(self)
     }
+
+    fn is_off(&self) -> io::Result<bool> {
+        Self::is_off(self)
+    }
 }
 
 impl Audit {
-    /// Starts the thread that writes to the log in `folder`, and records that the agent began.
+    /// Starts the thread that writes to the log in `folder`, and records that the agent began; or, where there is a
+    /// log that does not say so, that it is off.
     ///
     /// # Errors
     ///
     /// When the system has no thread for it. A log that cannot be written is no error here.
     pub fn start(folder: PathBuf, mode: Mode, time: i64) -> io::Result<Self> {
-        let audit = Self::with(folder.join(NAME), Files::new(folder, Limits::default()), mode)?;
+        let audit = Self::with(folder.join(NAME), Files::new(folder, Limits::default()), mode, time)?;
         audit.record(Entry::own(time, Event::Started { version: VERSION }));
         Ok(audit)
     }
 
-    fn with(file: PathBuf, sink: impl Sink + 'static, mode: Mode) -> io::Result<Self> {
-        let waiting = Mutex::new(Waiting { mode, ..Waiting::default() });
-        let audit = Self(Arc::new(Shared { file, waiting, changed: Condvar::new() }));
-        let writer = Writer { audit: audit.clone(), sink, unrecorded: 0, told: None };
+    fn with(file: PathBuf, sink: impl Sink + 'static, mode: Mode, time: i64) -> io::Result<Self> {
+        let (lost, waiting) = (LostLines::beside(&file), Waiting { mode, ..Waiting::default() });
+        let waiting = Mutex::new(waiting);
+        let audit = Self(Arc::new(Shared { file, lost, waiting, changed: Condvar::new() }));
+        let writer = Writer { audit: audit.clone(), sink, began: time, has_asked: false, told: None };
         thread::Builder::new().name("audit".to_owned()).stack_size(STACK).spawn(move || writer.run())?;
         Ok(audit)
     }
@@ -114,7 +148,7 @@ impl Audit {
         let before = std::mem::replace(&mut waiting.mode, mode);
         if before != mode {
             let job = Job { entry: Entry::own(time, Event::Mode { mode }), told: None };
-            self.push(&mut waiting, job);
+            self.push_anyway(&mut waiting, job);
         }
     }
 
@@ -157,8 +191,18 @@ impl Audit {
 
     /// Returns how the log stands.
     pub fn state(&self) -> AuditState {
+        self.state_at(Instant::now())
+    }
+
+    fn state_at(&self, now: Instant) -> AuditState {
         let waiting = self.waiting();
         let State { head, lost, error } = waiting.state.clone();
+        let slow = waiting.at_work.map(|work| now.saturating_duration_since(work.since));
+        let slow = slow.filter(|slow| *slow >= SLOW).map(|slow| {
+            format!("lines of the audit log have been on their way to the disk for {} s", slow.as_secs())
+        });
+        let errors: Vec<_> = error.into_iter().chain(slow).collect();
+        let error = (!errors.is_empty()).then(|| errors.join("; "));
         AuditState {
             mode: match waiting.mode {
                 Mode::Off => AuditMode::OFF,
@@ -173,23 +217,54 @@ impl Audit {
         }
     }
 
-    /// Records that the agent ends, and waits until everything is written, though not for a slow disk.
+    /// Records that the agent ends, and waits until everything is written, though not for a slow disk: what that has
+    /// not taken is counted beside the log, for the next start to tell.
     pub fn finish(&self, time: i64) {
-        self.record(Entry::own(time, Event::Stopped));
         let mut waiting = self.waiting();
-        waiting.closing = true;
+        if waiting.mode != Mode::Off {
+            self.push_anyway(&mut waiting, Job { entry: Entry::own(time, Event::Stopped), told: None });
+        }
+        waiting.closing = Some(time);
         self.0.changed.notify_all();
-        drop(self.0.changed.wait_timeout_while(waiting, FINISH_TIMEOUT, |waiting| !waiting.closed));
+        let ended = self.0.changed.wait_timeout_while(waiting, FINISH_TIMEOUT, |waiting| !waiting.closed);
+        let (waiting, _) = ended.unwrap_or_else(PoisonError::into_inner);
+        let missing = if waiting.closed { 0 } else { waiting.missing() };
+        drop(waiting);
+        if missing > 0 {
+            error!(missing, "the disk takes too long: lines of the audit log are lost");
+            self.keep(missing);
+        }
+    }
+
+    /// Counts lost lines beside the log, on a thread that a disk which hangs may keep.
+    fn keep(&self, lines: u64) {
+        let (lost, (done, kept)) = (self.0.lost.clone(), mpsc::channel());
+        let adding = move || drop(done.send(lost.add(lines)));
+        let started = thread::Builder::new().stack_size(STACK).spawn(adding);
+        match started.map(|_| kept.recv_timeout(FINISH_TIMEOUT)) {
+            Ok(Ok(Ok(()))) => {}
+            Ok(Ok(Err(error))) | Err(error) => {
+                error!(%error, lines, "cannot count them beside the log either")
+            }
+            Ok(Err(_elapsed)) => error!(lines, "cannot count them beside the log either: the disk hangs"),
+        }
     }
 
     fn push(&self, waiting: &mut Waiting, job: Job) {
-        if waiting.jobs.len() >= QUEUE {
-            waiting.dropped += 1;
-            waiting.state.lost += 1;
-            return;
+        if waiting.jobs.len() < QUEUE {
+            return self.push_anyway(waiting, job);
         }
+        waiting.dropped += 1;
+        waiting.state.lost += 1;
+        if !std::mem::replace(&mut waiting.overflows, true) {
+            warn!("too many lines of the audit log wait for the disk: further ones are lost");
+        }
+    }
+
+    /// There is always room for the few lines that say what becomes of the log itself.
+    fn push_anyway(&self, waiting: &mut Waiting, job: Job) {
         waiting.jobs.push(job);
-        if !waiting.at_work {
+        if waiting.at_work.is_none() {
             self.0.changed.notify_all();
         }
     }
@@ -198,12 +273,12 @@ impl Audit {
     /// the end.
     fn take(&self) -> Option<(Vec<Job>, u64, Mode)> {
         let mut waiting = self.waiting();
-        waiting.at_work = false;
-        let idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && !waiting.closing;
+        waiting.at_work = None;
+        let idle = |waiting: &mut Waiting| waiting.jobs.is_empty() && waiting.closing.is_none();
         let mut waiting = self.0.changed.wait_while(waiting, idle).unwrap_or_else(PoisonError::into_inner);
-        waiting.at_work = true;
         let jobs = std::mem::take(&mut waiting.jobs);
         let dropped = std::mem::take(&mut waiting.dropped);
+        waiting.at_work = Some(Work { since: Instant::now(), lines: jobs.len() as u64 + dropped });
         (!jobs.is_empty()).then_some((jobs, dropped, waiting.mode))
     }
 
@@ -215,25 +290,69 @@ impl Audit {
 struct Writer<S> {
     audit: Audit,
     sink: S,
-    /// Lines that are missing in the file, and not yet told there.
-    unrecorded: u64,
+    /// When the agent began, in seconds since 1970.
+    began: i64,
+    /// Whether lines are known that an agent before this one could not tell of.
+    has_asked: bool,
     /// The head that the log was told last, as line and time.
     told: Option<(u64, i64)>,
 }
 
 impl<S: Sink> Writer<S> {
     fn run(mut self) {
+        self.begin();
         while let Some((jobs, dropped, mode)) = self.audit.take() {
             self.write(jobs, dropped, mode);
         }
+        self.confess();
         self.tell_head();
         self.audit.waiting().closed = true;
         self.audit.0.changed.notify_all();
     }
 
+    /// A log that ends here must say so: what is missing from then on would look like nothing done.
+    fn begin(&mut self) {
+        // One that cannot be read is told of when it cannot be written either.
+        if self.audit.mode() == Mode::Off && !self.sink.is_off().unwrap_or(false) {
+            let entry = Entry::own(self.began, Event::Mode { mode: Mode::Off });
+            self.write(vec![Job { entry, told: None }], 0, Mode::Off);
+        }
+    }
+
+    /// Tells of lines that no line tells of yet, at the end; where that fails the next agent does.
+    fn confess(&mut self) {
+        let (lines, time) = {
+            let waiting = self.audit.waiting();
+            (waiting.unrecorded, waiting.closing.unwrap_or(self.began))
+        };
+        if lines == 0 {
+            return;
+        }
+        if self.sink.append(&[Entry::own(time, Event::Lost { lines })], false).is_ok() {
+            let mut waiting = self.audit.waiting();
+            (waiting.unrecorded, waiting.state.head) = (0, self.sink.head().cloned());
+        } else if let Err(error) = self.audit.0.lost.add(lines) {
+            error!(%error, lines, "lines of the audit log are lost, and that cannot be told there");
+        }
+    }
+
+    /// Takes over what an agent before this one could not tell.
+    fn ask_for_lost(&mut self) {
+        if std::mem::replace(&mut self.has_asked, true) {
+            return;
+        }
+        match self.audit.0.lost.take() {
+            Ok(lines) => self.audit.waiting().unrecorded += lines,
+            Err(error) => warn!(%error, "cannot read how many lines of the audit log were lost before"),
+        }
+    }
+
     fn write(&mut self, jobs: Vec<Job>, dropped: u64, mode: Mode) {
+        if mode != Mode::Off {
+            self.ask_for_lost();
+        }
         let time = jobs.last().map_or(0, |job| job.entry.time);
-        let missing = std::mem::take(&mut self.unrecorded);
+        let missing = self.audit.waiting().unrecorded;
         let mut entries = Vec::with_capacity(jobs.len() + 1);
         if missing > 0 {
             entries.push(Entry::own(time, Event::Lost { lines: missing }));
@@ -249,8 +368,7 @@ impl<S: Sink> Writer<S> {
             Err(error) => entries.len().saturating_sub(error.written),
         };
         let untold = if matches!(&written, Err(error) if error.written < confession) { missing } else { 0 };
-        self.unrecorded = untold + dropped + lost as u64;
-        self.report(written.as_ref().err(), lost as u64);
+        self.report(written.as_ref().err(), lost as u64, untold + dropped);
         let outcome = written.map_err(|error| error.source.to_string());
         // Somebody who has gone needs no answer.
         waiters.into_iter().flatten().for_each(|waiter| drop(waiter.send(outcome.clone())));
@@ -261,9 +379,11 @@ impl<S: Sink> Writer<S> {
     }
 
     /// The first failure is an error in the log, its repeats are not, recovery is news.
-    fn report(&self, failed: Option<&NotWritten>, lost: u64) {
+    fn report(&self, failed: Option<&NotWritten>, lost: u64, untold: u64) {
         let mut waiting = self.audit.waiting();
         waiting.state.lost += lost;
+        (waiting.unrecorded, waiting.at_work) = (untold + lost, None);
+        waiting.overflows &= waiting.dropped > 0 || waiting.jobs.len() >= QUEUE;
         waiting.state.head = self.sink.head().cloned();
         let said = failed.map(|error| Chain(error).to_string());
         let before = std::mem::replace(&mut waiting.state.error, said.clone());

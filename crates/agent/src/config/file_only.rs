@@ -159,7 +159,7 @@ impl Reader<'_> {
         let text = self.string(table, ROTATE_EVERY)?;
         let days = text.strip_suffix('d').and_then(|days| days.parse::<u32>().ok()).filter(|days| *days > 0);
         if days.is_none() {
-            let message = format!("`{ROTATE_EVERY}` takes whole days such as \"30d\", not `{text}`");
+            let message = format!("`{ROTATE_EVERY}` takes whole days such as \"30d\"");
             self.fault(span_of_value(table, ROTATE_EVERY), message);
         }
         days.map(|days| DAY * days)

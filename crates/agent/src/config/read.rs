@@ -45,6 +45,9 @@ pub(super) const PROFILE_KEYS: &[&str] = &[
     "refresh",
 ];
 
+/// Longest unknown key that is repeated.
+const MAX_WORD: usize = 24;
+
 type Profiles = BTreeMap<ProfileName, Arc<Profile>>;
 type Policies = BTreeMap<ProfileName, Arc<Policy>>;
 
@@ -65,7 +68,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// Reads a configuration.
+/// Reads a configuration. What is wrong is told by its place and never repeated: it may be a key that was pasted
+/// there by mistake.
 ///
 /// # Errors
 ///
@@ -111,7 +115,7 @@ impl Reader<'_> {
             if known.is_none() {
                 self.fault(
                     span(top, "default-profile"),
-                    format!("there is no profile `{name}` in this file"),
+                    "`default-profile` names none of this file's profiles".to_owned(),
                 );
             }
             known
@@ -213,10 +217,7 @@ impl Reader<'_> {
         let found = all.iter().copied().find(|item| word(*item) == Some(text.as_str()));
         if found.is_none() {
             let words: Vec<_> = all.iter().filter_map(|item| word(*item)).collect();
-            self.fault(
-                span_of_value(table, key),
-                format!("`{key}` is one of {}, not `{text}`", words.join(", ")),
-            );
+            self.fault(span_of_value(table, key), format!("`{key}` is one of {}", words.join(", ")));
         }
         found
     }
@@ -235,7 +236,7 @@ impl Reader<'_> {
         if duration.is_none() {
             self.fault(
                 span_of_value(table, key),
-                format!("`{key}` takes a time such as \"90s\", \"15m\" or \"1h30m\", not `{text}`"),
+                format!("`{key}` takes a time such as \"90s\", \"15m\" or \"1h30m\""),
             );
         }
         duration
@@ -263,7 +264,9 @@ impl Reader<'_> {
     fn unknown_keys(&mut self, table: &dyn TableLike, known: &[&str]) {
         for (key, _) in table.iter() {
             if !known.contains(&key) {
-                self.fault(span(table, key), format!("unknown key `{key}`{}", nearest(key, known)));
+                let named =
+                    if is_a_word(key) { format!("unknown key `{key}`") } else { "unknown key".to_owned() };
+                self.fault(span(table, key), named + &nearest(key, known));
             }
         }
     }
@@ -282,6 +285,12 @@ fn span(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
 
 pub(super) fn span_of_value(table: &dyn TableLike, key: &str) -> Option<Range<usize>> {
     table.get(key).and_then(Item::span)
+}
+
+/// Whether a key of the file can be repeated: an API key that was pasted alone on a line is no such word.
+fn is_a_word(key: &str) -> bool {
+    let is_plain = |b: u8| b.is_ascii_lowercase() || matches!(b, b'-' | b'_');
+    key.len() <= MAX_WORD && key.bytes().all(is_plain)
 }
 
 /// Returns `; did you mean …?` where a known name is near.
@@ -377,7 +386,7 @@ mod tests {
     fn every_fault_is_told_in_the_order_of_the_text() {
         let text = "default-profile = \"dev\"\n[profiles.prod]\nplatform = \"hub\"\nurl = 3\n";
         let faults = faults(text);
-        assert!(faults[0].starts_with("line 1, column 1: there is no profile `dev`"), "{faults:?}");
+        assert!(faults[0].starts_with("line 1, column 1: `default-profile` names none"), "{faults:?}");
         assert!(faults[1].starts_with("line 3, column 12: `platform` is one of software-hub"), "{faults:?}");
         assert!(faults[2].starts_with("line 4, column 7: `url` takes a text"), "{faults:?}");
     }
@@ -389,8 +398,29 @@ mod tests {
             let config = parse(&format!("secret-memory = \"{}\"", memory.as_str())).unwrap();
             assert_eq!(config.secret_memory, memory);
         }
-        let told = "line 1, column 17: `secret-memory` is one of auto, memfd, encrypted, not `swap`";
+        let told = "line 1, column 17: `secret-memory` is one of auto, memfd, encrypted";
         assert_eq!(faults("secret-memory = \"swap\""), [told]);
+    }
+
+    #[test]
+    fn a_key_that_was_pasted_in_any_place_is_not_repeated() {
+        const KEY: &str = "aB3_k3y-of-alice-0123456789-abcdefghijkl";
+        let of_profile = ["platform", "scope", "ca-file", "tls-pin", "key-source"];
+        let of_profile =
+            of_profile.into_iter().chain(["refresh", "allow", "confirm", "confirm-timeout", "allow-zen"]);
+        let of_profile = of_profile.chain(["instance-id", "key-store", "rotate-every", "sole-user", KEY]);
+        let texts = of_profile.map(|key| {
+            let others: String = GOOD
+                .lines()
+                .filter(|line| !line.starts_with(&format!("{key} ")))
+                .fold(String::new(), |text, line| text + line + "\n");
+            format!("{others}{key} = \"{KEY} \"\n")
+        });
+        let of_agent = TOP_KEYS.iter().map(|key| format!("{key} = \"{KEY}\"\n{GOOD}"));
+        for text in texts.chain(of_agent).chain([KEY.to_owned(), format!("{KEY} = 1\n")]) {
+            let faults = faults(&text);
+            assert!(!faults.is_empty() && !faults.concat().contains(KEY), "{text}: {faults:?}");
+        }
     }
 
     #[test]

@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use dph_agent_ipc::{Accepted, Peer, own_uid};
+use dph_agent_ipc::{Peer, own_uid};
 use dph_agent_protocol::{Approve, Deny, ErrorCode, Explain, Explained, Reply, Verdict};
 use tracing::info;
 
 use super::gate::{decide, knows_passphrase};
 use super::{Desk, within};
+use crate::authorize::admit;
 use crate::caller::{Caller, Executable, shown};
 use crate::config::{Config, ProfileName};
 use crate::error::Problem;
 use crate::exchange::blocking;
 use crate::pending::process;
 use crate::policy::{Confirm, Decision, Policy, refused};
-use crate::server::guests;
 
 /// What is always worth knowing about `allow`.
 const WHAT_COUNTS: &str = "what counts is the program that connects: for a script its interpreter, and for one that runs \
@@ -97,7 +97,7 @@ fn is_served(caller: &Caller, config: &Config) -> Result<bool, Problem> {
         )
     })?;
     let peer = Peer { uid: caller.uid.clone(), pid: caller.pid };
-    Ok(Accepted::new(own, guests(&config.allow_uid)).permits(&peer))
+    Ok(admit(&peer, &own, config).is_ok())
 }
 
 async fn notes_on(policy: Arc<Policy>, has_display: bool) -> Result<Vec<String>, Problem> {

@@ -127,7 +127,7 @@ impl Case {
             () = desk.vault.falls() => return Err(locked()),
             () = desk.stop.cancelled() => return Err(stopping()),
             yes = place.answered() => yes,
-            yes = on_screen(confirm, &question, desk) => yes,
+            yes = on_screen(confirm, &question, desk.pending.is_own(&self.caller), desk) => yes,
             () = sleep_until(until) => return Err(unanswered(name)),
         };
         info!(id = place.id, profile = name, confirmed = yes, "a request was answered");
@@ -155,20 +155,20 @@ pub(super) async fn decide(policy: &Arc<Policy>, caller: &Arc<Caller>) -> Result
     blocking(move || policy.decide(&caller, |path| Executable::at(path).ok())).await
 }
 
-/// Asks by the program that is configured, one question at a time. Without a screen, or where the program
+/// Asks by the program that is configured, one question at a time, those of the agent's own user first. Without a screen, or where the program
 /// cannot be run, the request goes on waiting.
-async fn on_screen(confirm: &Confirm, question: &str, desk: &Desk) -> bool {
+async fn on_screen(confirm: &Confirm, question: &str, is_own: bool, desk: &Desk) -> bool {
     if let Confirm::Askpass(program) = confirm
         && desk.has_display
-        && let Some(yes) = asked(program, question, desk).await
+        && let Some(yes) = asked(program, question, is_own, desk).await
     {
         return yes;
     }
     std::future::pending().await
 }
 
-async fn asked(program: &Path, question: &str, desk: &Desk) -> Option<bool> {
-    let _turn = desk.window.lock().await;
+async fn asked(program: &Path, question: &str, is_own: bool, desk: &Desk) -> Option<bool> {
+    let _turn = desk.screen.turn(is_own).await;
     match askpass::ask(program, question).await {
         Ok(yes) => Some(yes),
         Err(error) => {

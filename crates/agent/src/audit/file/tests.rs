@@ -114,6 +114,67 @@ fn a_pipe_in_the_logs_place_is_an_error_and_not_waited_for() {
 
 #[cfg(unix)]
 #[test]
+fn nor_is_one_in_the_place_of_an_older_file_or_of_the_lock() {
+    for name in ["audit.000003.jsonl", LOCK] {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        std::os::unix::fs::symlink(&pipe, folder.path().join(name)).unwrap();
+        let error = log(folder.path()).append(&entries(1), false).unwrap_err();
+        assert_eq!((error.written, error.source.to_string().as_str()), (0, "it is not a regular file"));
+        let read = read_all(folder.path());
+        assert!(name == LOCK || read.is_err(), "and verifying does not wait either: {read:?}");
+    }
+}
+
+#[test]
+fn a_newest_file_that_is_gone_or_empty_beside_older_ones_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Files::new(folder.path().to_owned(), Limits { len: 2000, kept: 3 });
+    for _ in 0..10 {
+        files.append(&entries(2), false).unwrap();
+    }
+    whole(folder.path());
+    let newest = folder.path().join(NAME);
+    let fault = || verify(&read_all(folder.path()).unwrap(), None).unwrap_err();
+    fs::write(&newest, "").unwrap();
+    assert_eq!((fault().file.as_str(), fault().what), (NAME, What::NoNewest));
+    fs::remove_file(&newest).unwrap();
+    assert_eq!((fault().file.as_str(), fault().what), (NAME, What::NoNewest));
+}
+
+#[test]
+fn a_file_that_cannot_be_begun_leaves_the_full_one_in_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut files = Files::new(folder.path().to_owned(), Limits { len: 600, kept: 3 });
+    files.append(&entries(1), false).unwrap();
+    let before = fs::read(folder.path().join(NAME)).unwrap();
+    fs::create_dir(folder.path().join(DRAFT)).unwrap();
+    assert_eq!(files.append(&entries(1), false).unwrap_err().written, 0);
+    assert_eq!(fs::read(folder.path().join(NAME)).unwrap(), before);
+    fs::remove_dir(folder.path().join(DRAFT)).unwrap();
+    files.append(&entries(1), false).unwrap();
+    assert_eq!(whole(folder.path()).lines, 4, "two files, each with a line of its own");
+}
+
+#[test]
+fn a_log_says_whether_it_is_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let is_off = || log(folder.path()).is_off().unwrap();
+    assert!(is_off(), "there is none");
+    let say = |event| log(folder.path()).append(&[Entry::own(0, event)], false).unwrap();
+    say(Event::Started { version: "1" });
+    assert!(!is_off());
+    say(Event::Mode { mode: Mode::Off });
+    say(Event::Lost { lines: 1 });
+    assert!(is_off());
+    say(Event::Mode { mode: Mode::Required });
+    assert!(!is_off());
+}
+
+#[cfg(unix)]
+#[test]
 fn the_log_is_the_users_alone() {
     use std::os::unix::fs::PermissionsExt as _;
     let folder = tempfile::tempdir().unwrap();
@@ -127,8 +188,8 @@ fn lines_of_a_batch_that_was_cut_count_as_far_as_they_are_whole() {
     let folder = tempfile::tempdir().unwrap();
     let mut files = log(folder.path());
     files.append(&entries(1), false).unwrap();
-    let open = files.current().unwrap();
-    let lines = open.render(&entries(3)).unwrap();
+    let open = files.current(0).unwrap();
+    let lines = open.render(&entries(3), 0).unwrap();
     let last = lines.ends[2].0 - lines.ends[1].0;
     let written = |missing| lines.cut(missing, ErrorKind::StorageFull.into()).written;
     assert_eq!([0, 1, last, last + 1, lines.text.len()].map(written), [3, 2, 2, 1, 0]);

@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::sync::mpsc;
 
 use super::super::read::{read_all, verify};
@@ -26,14 +27,22 @@ impl Sink for Told {
     fn head(&self) -> Option<&Head> {
         None
     }
+
+    fn is_off(&self) -> io::Result<bool> {
+        Ok(true)
+    }
 }
 
 type Scene = (Audit, mpsc::Sender<Option<usize>>, mpsc::Receiver<(Vec<Event>, bool)>);
 
 fn told(mode: Mode) -> Scene {
+    told_in(Path::new("/nowhere"), mode)
+}
+
+fn told_in(folder: &Path, mode: Mode) -> Scene {
     let (verdict, verdicts) = mpsc::channel();
     let (seen, batches) = mpsc::channel();
-    (Audit::with(PathBuf::new(), Told { verdicts, seen }, mode).unwrap(), verdict, batches)
+    (Audit::with(folder.join(NAME), Told { verdicts, seen }, mode, 0).unwrap(), verdict, batches)
 }
 
 #[test]
@@ -101,4 +110,82 @@ fn the_end_is_recorded_and_so_is_that_nothing_was_for_a_while() {
     audit.finish(0);
     let whole = verify(&read_all(folder.path()).unwrap(), Some(audit.state().head.unwrap())).unwrap();
     assert_eq!((whole.lines, whole.since), (5, Some(0)), "file, started, off, on, stopped");
+}
+
+#[test]
+fn the_end_finds_room_in_a_full_queue_and_tells_what_was_lost() {
+    let (audit, verdict, batches) = told(Mode::On);
+    audit.record(token("first"));
+    batches.recv().unwrap();
+    (0..QUEUE + 7).for_each(|_| audit.record(token("next")));
+    let ending = audit.clone();
+    let end = thread::spawn(move || ending.finish(0));
+    while audit.waiting().closing.is_none() {
+        thread::yield_now();
+    }
+    (0..3).for_each(|_| verdict.send(None).unwrap());
+    let events = batches.recv().unwrap().0;
+    assert_eq!((events.len(), events.last()), (QUEUE + 1, Some(&Event::Stopped)));
+    assert_eq!(batches.recv().unwrap().0, [Event::Lost { lines: 7 }]);
+    end.join().unwrap();
+}
+
+#[test]
+fn what_cannot_be_told_at_the_end_is_told_by_the_next_agent_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, verdict, batches) = told_in(folder.path(), Mode::On);
+    (0..3).for_each(|_| verdict.send(Some(0)).unwrap());
+    audit.record(token("lost"));
+    batches.recv().unwrap();
+    audit.finish(0);
+    let counts = |audit: &Audit| {
+        audit.finish(0);
+        let bytes = read_all(folder.path()).unwrap().remove(0).bytes;
+        let text = String::from_utf8(bytes).unwrap();
+        text.matches("\"event\":\"lost\",\"lines\":2").count()
+    };
+    let start = |mode| Audit::start(folder.path().to_owned(), mode, 0).unwrap();
+    start(Mode::Off).finish(0);
+    assert_eq!(counts(&start(Mode::On)), 1, "the token and the end");
+    assert_eq!(counts(&start(Mode::On)), 1);
+}
+
+#[test]
+fn lines_that_a_disk_which_hangs_never_took_are_told_by_the_next_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let (audit, _verdict, batches) = told_in(folder.path(), Mode::On);
+    audit.record(token("hangs"));
+    batches.recv().unwrap();
+    audit.record(token("waits"));
+    audit.finish(0);
+    assert_eq!(audit.0.lost.take().unwrap(), 3, "these two, and the end");
+}
+
+#[test]
+fn a_batch_that_stays_on_its_way_to_the_disk_is_told() {
+    let (audit, _verdict, batches) = told(Mode::On);
+    let at = |seconds| audit.state_at(Instant::now() + Duration::from_secs(seconds)).error;
+    assert_eq!(at(60), None, "nothing is on its way");
+    audit.record(token("hangs"));
+    batches.recv().unwrap();
+    assert_eq!(at(0), None);
+    let error = at(60).unwrap();
+    assert!(error.contains("on their way to the disk for "), "{error}");
+}
+
+#[test]
+fn a_start_with_the_log_off_says_so_once_where_there_is_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |mode| Audit::start(folder.path().to_owned(), mode, 0).unwrap().finish(0);
+    run(Mode::Off);
+    assert!(read_all(folder.path()).unwrap().is_empty(), "there is none");
+    run(Mode::On);
+    let lines = || verify(&read_all(folder.path()).unwrap(), None).unwrap().lines;
+    let before = lines();
+    run(Mode::Off);
+    run(Mode::Off);
+    assert_eq!(lines(), before + 1);
+    run(Mode::On);
+    run(Mode::Off);
+    assert_eq!(lines(), before + 4, "started, stopped, off");
 }
