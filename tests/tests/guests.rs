@@ -68,8 +68,7 @@ impl Scene {
     }
 
     fn start_with(&self, change: impl FnOnce(&mut Command) -> &mut Command) -> AgentProcess<'_> {
-        let mut agent =
-            self.home.spawn_agent_with(|agent| change(agent.arg("--socket").arg(self.socket())));
+        let mut agent = self.home.spawn_agent_with(|agent| change(agent.arg("--socket").arg(self.socket())));
         wait_until("the agent answers", || {
             assert!(agent.child.try_wait().unwrap().is_none(), "the agent ended: {}", self.home.log());
             run(&mut self.client(getuid().as_raw(), "ping"), "").ok
