@@ -16,7 +16,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use dph_agent_mock_platform::MockPlatform;
-use dph_agent_tests::{AgentProcess, Home, Ran, program, run, wait_for, wait_until};
+use dph_agent_tests::{AgentProcess, Home, Ran, Raw, program, run, wait_for, wait_until};
 use rustix::process::{Pid, Resource, Rlimit, Signal, getuid, prlimit};
 use serde_json::Value;
 
@@ -41,10 +41,14 @@ impl Scene {
     }
 
     fn configure(&self, top: &str) {
+        self.configure_with(top, "");
+    }
+
+    fn configure_with(&self, top: &str, policy: &str) {
         let ca = self.platform.write_ca(&self.home.path(".")).canonicalize().unwrap();
         self.home.write_config(&format!(
             "{top}\n[profiles.prod]\nplatform = \"software-hub\"\nurl = \"{}\"\nusername = \"alice\"\n\
-             ca-file = \"{}\"\nkey-source = \"file:{}\"\n",
+             ca-file = \"{}\"\nkey-source = \"file:{}\"\n{policy}",
             self.platform.url(),
             ca.display(),
             self.home.path("key").display()
@@ -170,6 +174,23 @@ fn other_users_and_guests_are_recorded() {
     assert_eq!(scene.wait_for_line("look", "denied")["request"], "audit-state");
     guest(GUEST - 1, "token").failed_with(8);
     assert_eq!(scene.wait_for_line("connect", "denied")["uid"], GUEST - 1);
+}
+
+#[test]
+fn strangers_who_try_again_and_again_leave_two_lines_and_two_warnings() {
+    let scene = Scene::new();
+    let Some(mut agent) = open_to_guest(&scene) else { return };
+    let socket = scene.home.path("shared/agent.sock");
+    for _ in 0..200 {
+        assert!(Raw::connect_as(GUEST - 1, &socket).reply().is_some(), "each is told why");
+    }
+    scene.home.client(&["stop", "--socket", &socket.display().to_string()]).unwrap();
+    agent.wait();
+    let counts: Vec<_> = scene.lines("connect").iter().map(|line| line["count"].as_u64()).collect();
+    assert_eq!(counts, [None, Some(199)]);
+    assert!(scene.lines("connect").iter().all(|line| line["uid"] == GUEST - 1));
+    assert_eq!(scene.home.log().matches("refused a connection of another user").count(), 2);
+    scene.verify();
 }
 
 /// Returns nothing for a user who cannot play another.
@@ -426,6 +447,119 @@ fn a_reload_puts_another_mode_into_force_and_that_is_recorded() {
     let state = scene.state();
     assert!(scene.verify().contains(state["head"].as_str().unwrap()));
     assert_eq!(state["file"], scene.file().display().to_string());
+}
+
+/// Returns how many lines the log says are missing.
+fn told_as_lost(scene: &Scene) -> u64 {
+    scene.lines("lost").iter().map(|line| line["lines"].as_u64().unwrap()).sum()
+}
+
+#[test]
+fn what_a_full_disk_still_refuses_at_the_end_is_told_by_the_next_agent() {
+    let scene = Scene::new();
+    let agent = start_under_limits(&scene);
+    scene.home.client(&["token"]).unwrap();
+    wait_until("all is written", || scene.lines("token").len() == 1);
+    fill(&scene, &agent);
+    (0..5).for_each(|_| drop(scene.home.client(&["token"]).unwrap()));
+    agent.stop();
+    for _ in 0..2 {
+        scene.home.start_agent().stop();
+        assert_eq!(told_as_lost(&scene), 7, "five tokens, the command and the end");
+    }
+    assert!(scene.verify().contains("7 lines could not be written before this one"));
+}
+
+#[test]
+fn what_a_disk_that_hangs_never_took_is_told_by_the_next_agent() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+    wait_until("all is written", || scene.lines("token").len() == 1);
+    let hanging = scene.hang();
+    (0..3).for_each(|_| drop(scene.home.client(&["token"]).unwrap()));
+    agent.stop();
+    drop(hanging);
+    scene.home.start_agent().stop();
+    assert_eq!(told_as_lost(&scene), 5, "three tokens, the command and the end");
+    scene.verify();
+}
+
+#[test]
+fn an_agent_that_starts_with_the_log_off_says_so_once() {
+    let scene = Scene::new();
+    scene.configure("audit = \"off\"");
+    scene.home.start_agent().stop();
+    assert!(!scene.file().exists(), "there is no log to say it in");
+    scene.configure("");
+    scene.home.start_agent().stop();
+    scene.configure("audit = \"off\"");
+    (0..2).for_each(|_| scene.home.start_agent().stop());
+    let modes: Vec<_> = scene.lines("mode").iter().map(|line| line["mode"].clone()).collect();
+    assert_eq!(modes, ["off"]);
+    scene.verify();
+}
+
+#[test]
+fn a_pipe_in_the_place_of_an_older_file_is_told_and_holds_up_nobody() {
+    let scene = Scene::new();
+    let older = scene.home.write(".local/state/dph-agent/audit.000003.jsonl", "");
+    fs::remove_file(&older).unwrap();
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    rustix::fs::mkfifoat(rustix::fs::CWD, &older, mode).unwrap();
+    let _agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+    let error = wait_for("it is told", || scene.state()["error"].as_str().map(str::to_owned));
+    assert!(error.contains("not a regular file"), "{error}");
+    let refused = scene.audit(&["verify"]);
+    assert!(
+        refused.failed_with(1).err.contains("audit.000003.jsonl: it is not a regular file"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn a_newest_file_that_is_gone_beside_older_ones_is_found() {
+    let scene = Scene::new();
+    scene.home.start_agent().stop();
+    fs::rename(scene.file(), scene.file().with_file_name("audit.000001.jsonl")).unwrap();
+    for _ in 0..2 {
+        let found = scene.audit(&["verify"]);
+        assert!(
+            found.failed_with(1).err.contains("audit.jsonl, line 1: this file is gone or empty"),
+            "{found:?}"
+        );
+        fs::write(scene.file(), "").unwrap();
+    }
+    scene.home.start_agent().stop();
+    scene.verify();
+}
+
+#[test]
+fn a_reload_that_protects_less_is_recorded_and_warned_of() {
+    let scene = Scene::new();
+    let strict = "audit = \"required\"\nidle-lock = \"5m\"";
+    scene.configure_with(strict, "allow = [\"/bin/sh\"]\nconfirm = true\n");
+    let agent = scene.home.start_agent();
+    let reload = |top: &str, policy: &str| {
+        let before = scene.home.log().matches("read the configuration").count();
+        scene.configure_with(top, policy);
+        agent.signal(Signal::HUP);
+        wait_until("it is reloaded", || scene.home.log().matches("read the configuration").count() > before);
+    };
+    reload(strict, "allow = [\"/bin/sh\", \"/bin/ls\"]\nallow-zen = true\n");
+    reload("audit = \"off\"\nidle-lock = \"1h\"", "allow = [\"/bin/sh\"]\n");
+    drop(agent);
+    let told: Vec<_> = scene
+        .lines("config")
+        .into_iter()
+        .map(|line| (line["profile"].clone(), line["weaker"].clone()))
+        .collect();
+    let profile = serde_json::json!(["allow", "confirm", "allow-zen"]);
+    let whole = serde_json::json!(["audit", "idle-lock"]);
+    assert_eq!(told, [("prod".into(), profile), (Value::Null, whole)]);
+    assert_eq!(scene.home.log().matches("the configuration protects less than before").count(), 2);
+    assert!(scene.audit(&["--profile", "prod"]).unwrap().contains("config"));
 }
 
 #[test]

@@ -7,6 +7,7 @@
 )]
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use dph_agent_tests::{Home, program, run, wait_until};
@@ -166,4 +167,32 @@ fn a_dead_socket_variable_falls_through_with_a_warning_for_commands_that_change_
     let ping = client("ping");
     assert!(ping.ok && ping.err.lines().count() == 1 && ping.err.contains("DPH_AGENT_SOCK"), "{ping:?}");
     assert_eq!(client("stop").status, 3);
+}
+
+#[test]
+fn the_log_of_an_agent_in_the_background_is_put_aside_while_it_runs() {
+    let home = Home::new();
+    let ran = run(home.command(program("dph-agent")).arg("start"), "");
+    assert!(ran.ok, "{ran:?}");
+    let path = home.path(".local/state/dph-agent/agent.log");
+    let pid = home.client(&["ping", "--json"]).json()["pid"].as_i64().unwrap();
+    let pid = rustix::process::Pid::from_raw(i32::try_from(pid).unwrap()).unwrap();
+    let reload = || {
+        let lines = || fs::read_to_string(&path).unwrap().matches("read the configuration").count();
+        let before = lines();
+        rustix::process::kill_process(pid, Signal::HUP).unwrap();
+        wait_until("it is reloaded", || lines() != before);
+    };
+    reload();
+    let mut log = fs::OpenOptions::new().append(true).open(&path).unwrap();
+    log.write_all(&vec![b'\n'; 8 * 1024 * 1024]).unwrap();
+    rustix::process::kill_process(pid, Signal::HUP).unwrap();
+    let len = |path: &std::path::Path| fs::metadata(path).map_or(0, |file| file.len());
+    wait_until("it is put aside", || {
+        len(&path) == 0 && len(&path.with_extension("log.old")) > 8 * 1024 * 1024
+    });
+    reload();
+    assert!(len(&path) < 1024, "it goes on in a new one");
+    assert!(home.client(&["stop"]).ok);
+    wait_until("the agent is gone", || home.client(&["ping"]).status == 3);
 }

@@ -10,7 +10,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use dph_agent_mock_platform::{Endpoint, Fault, Times};
+use dph_agent_mock_platform::{Endpoint, Fault, Recorded, Times};
 use dph_agent_secret::scan;
 use dph_agent_tests::{AgentProcess, KEY, PATIENCE, Ran, Scene, wait_for, wait_until, wait_within};
 use rustix::process::Signal;
@@ -480,25 +480,21 @@ fn forgetting_everything_while_locked_gives_up_what_was_sent() {
 
 #[test]
 fn a_new_key_that_comes_while_the_agent_is_locked_is_kept_and_opens_with_the_lock() {
-    for begin in [at_hub, at_iam] {
+    let at_both: [(fn(&Scene) -> AgentProcess<'_>, _); 2] =
+        [(at_hub, Endpoint::GenerateKey), (at_iam, Endpoint::CreateIamKey)];
+    for (begin, endpoint) in at_both {
         let scene = scene();
         let _agent = begin(&scene);
-        let late = Fault::Late(Duration::from_secs(2));
-        scene.platform.script(Endpoint::GenerateKey, late.clone(), Times::N(1));
-        scene.platform.script(Endpoint::CreateIamKey, late, Times::N(1));
-        let asked = || calls(&scene, Endpoint::GenerateKey) + calls(&scene, Endpoint::CreateIamKey);
+        scene.platform.pause_at(endpoint);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| rotate(&scene, &[]));
-            wait_until("a key is asked for", || asked() == 1);
+            assert!(scene.platform.wait_for_requests(endpoint, 1, PATIENCE));
             scene.lock(PASSPHRASE);
             waiting.join().unwrap().failed_with(4);
         });
-        wait_until("the platform has answered", || {
-            scene.platform.requests().iter().any(|request| {
-                [Endpoint::GenerateKey, Endpoint::CreateIamKey].contains(&request.endpoint)
-                    && request.status.is_some()
-            })
-        });
+        scene.platform.resume();
+        let is_answered = |request: &Recorded| request.endpoint == endpoint && request.status.is_some();
+        wait_until("the platform has answered", || scene.platform.requests().iter().any(is_answered));
         scene.home.client(&["token"]).failed_with(4);
         scene.unlock(PASSPHRASE).unwrap();
         rotate(&scene, &["--wait"]).unwrap();

@@ -262,3 +262,30 @@ fn a_key_file_that_others_can_read_is_not_used() {
 fn skipped(why: &str) {
     eprintln!("SKIPPED: {why}");
 }
+
+#[test]
+fn a_key_that_was_pasted_into_the_configuration_is_in_no_error_status_or_log() {
+    let (home, platform) = (Home::new(), platform());
+    home.write_config(&profile(&home, &platform, "session"));
+    let agent = home.start_agent();
+    let by_mistake = [
+        (profile(&home, &platform, KEY), "one of session, keyring"),
+        (
+            format!("idle-lock = '{KEY}'\n{}", profile(&home, &platform, "session")),
+            "`idle-lock` takes a time",
+        ),
+    ];
+    for (config, fault) in by_mistake {
+        home.write_config(&config);
+        agent.signal(Signal::HUP);
+        wait_until("it is told", || home.client(&["status"]).out.contains(fault));
+        let status = home.client(&["status", "--json"]);
+        let check = run(home.command(program("dph-agent")).arg("check-config"), "");
+        assert!(check.err.contains(fault) && !check.err.contains(KEY), "{check:?}");
+        assert!(!status.out.contains(KEY) && !home.log().contains(KEY), "{}", home.log());
+    }
+    home.write_config("");
+    let add = ["add", "--profile", "other", "--platform", "ibm-cloud", "--url", "https://x.example"];
+    let refused = home.client(&[&add[..], &["--key-source", KEY]].concat());
+    assert!(!refused.ok && !refused.err.contains(KEY) && !home.log().contains(KEY), "{refused:?}");
+}

@@ -59,7 +59,7 @@ impl Profile {
             }
         }
         if self.key_store.is_some() && !matches!(self.key_source, KeySource::Command(_)) {
-            let message = format!("is for a key-source of command:[…], and this one is {}", self.key_source);
+            let message = "is for a key-source of command:[…], and this one is another: leave it out";
             return Err(SettingError::new(KEY_STORE, message));
         }
         self.rotate_every = more.rotate_every;

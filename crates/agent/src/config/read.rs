@@ -152,7 +152,7 @@ impl Reader<'_> {
         for (name, item) in tables.iter() {
             let place = span(tables, name);
             let Some(table) = item.as_table_like() else {
-                self.fault(place, format!("write the profile as a table: [profiles.{name}]"));
+                self.fault(place, "write the profile as a table: [profiles.NAME]".to_owned());
                 continue;
             };
             let policy = self.policy(table);
@@ -171,7 +171,9 @@ impl Reader<'_> {
         if self.faults.len() > before {
             return None;
         }
-        let built = name.parse().and_then(|name: ProfileName| Profile::build(name, &settings)?.with(more));
+        let valid: Result<ProfileName, SettingError> = name.parse();
+        let valid = valid.map_err(|error| self.fault(place.clone(), error.to_string())).ok()?;
+        let built = Profile::build(valid, &settings).and_then(|profile| profile.with(more));
         built
             .map_err(|error: SettingError| {
                 self.fault(span(table, error.key).or(place), format!("profile `{name}`: {error}"));
@@ -417,7 +419,18 @@ mod tests {
             format!("{others}{key} = \"{KEY} \"\n")
         });
         let of_agent = TOP_KEYS.iter().map(|key| format!("{key} = \"{KEY}\"\n{GOOD}"));
-        for text in texts.chain(of_agent).chain([KEY.to_owned(), format!("{KEY} = 1\n")]) {
+        let broken = [
+            "KEY",
+            "KEY = 1",
+            "KEY = 1\nKEY = 1",
+            "url = KEY",
+            "[KEY",
+            "\"KEY",
+            "[profiles.'KEY !']",
+            "[profiles]\nKEY = 1\nb = \"KEY\"",
+        ];
+        let broken = broken.map(|text| text.replace("KEY", KEY));
+        for text in texts.chain(of_agent).chain(broken) {
             let faults = faults(&text);
             assert!(!faults.is_empty() && !faults.concat().contains(KEY), "{text}: {faults:?}");
         }
