@@ -122,6 +122,26 @@ fn a_key_in_a_sealed_file_is_rotated_and_opens_after_a_restart() {
 }
 
 #[test]
+fn a_rotation_that_a_signal_overtakes_brings_no_key_back() {
+    let scene = scene();
+    let agent = at_hub(&scene);
+    scene.platform.script(Endpoint::GenerateKey, Fault::Slow(Duration::from_secs(2)), Times::N(1));
+    thread::scope(|scope| {
+        let rotating = scope.spawn(|| rotate(&scene, &[]));
+        assert!(scene.platform.wait_for_requests(Endpoint::GenerateKey, 1, PATIENCE));
+        agent.signal(Signal::USR1);
+        wait_until("all are dropped", || scene.home.log().contains("dropped by a signal"));
+        rotating.join().unwrap().failed_with(5);
+    });
+    let refused = scene.home.client(&["token"]);
+    assert!(refused.failed_with(5).err.contains("SIGUSR1"), "{refused:?}");
+    scene.home.client(&["unlock"]).unwrap();
+    rotate(&scene, &["--wait"]).unwrap();
+    assert!(!scene.platform.is_valid_key(KEY));
+    works(&scene);
+}
+
+#[test]
 fn a_key_that_cannot_be_written_back_is_not_rotated() {
     let scene = scene();
     let _agent = scene.home.start_agent();

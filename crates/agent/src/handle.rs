@@ -184,9 +184,12 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
     let names = meant(kept.selector, kept.all, desk).await?;
     if !kept.dry_run {
         let _still = match desk.vault.is_locked() {
-            // Whatever is under way has stopped, and finds no key when it goes on.
-            true => None,
-            false => Some(within(OTHERS_MS, desk.changes.standstill(&names), OTHERS, desk).await?),
+            // Changes at platforms have stopped, and find no key when they go on. What only puts a key somewhere ends.
+            true => {
+                desk.vault.drop_secrets(names.clone()).await?;
+                in_time(OTHERS_MS, desk.changes.standstill(&[]), OTHERS).await?
+            }
+            false => within(OTHERS_MS, desk.changes.standstill(&names), OTHERS, desk).await?,
         };
         let config = desk.vault.config().await?;
         desk.vault.drop_secrets(names.clone()).await?;
