@@ -307,6 +307,7 @@ impl Vault {
         let names: Vec<_> = self.entries.keys().cloned().collect();
         for name in names {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
+            entry.freshness.prune(Reply::is_closed);
             let effects = match ring {
                 Ring::Due => entry.freshness.due(now),
                 Ring::Jump => entry.freshness.look_again(now),
