@@ -429,6 +429,26 @@ fn where_it_is_required_a_disk_that_hangs_stops_hand_outs_in_time() {
 }
 
 #[test]
+fn a_lock_that_comes_while_a_hand_out_waits_for_the_disk_stops_it() {
+    let scene = Scene::new();
+    scene.configure("audit = \"required\"");
+    let _agent = scene.home.start_agent();
+    scene.home.client(&["token"]).unwrap();
+    let served = || scene.home.client(&["status", "--json"]).json()["profiles"][0]["served"].as_u64();
+    let before = served();
+    let hanging = scene.hang();
+    thread::scope(|scope| {
+        let asking = scope.spawn(|| scene.home.client(&["token"]));
+        wait_until("the token waits for the disk", || served() > before);
+        scene.home.client(&["lock"]).unwrap();
+        drop(hanging);
+        asking.join().unwrap().failed_with(4);
+    });
+    scene.wait_for_line("token", "locked");
+    scene.verify();
+}
+
+#[test]
 fn a_reload_puts_another_mode_into_force_and_that_is_recorded() {
     let scene = Scene::new();
     let agent = scene.home.start_agent();

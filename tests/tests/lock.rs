@@ -303,6 +303,28 @@ fn a_signal_drops_all_secrets_until_the_user_says_otherwise() {
 }
 
 #[test]
+fn a_reload_brings_back_nothing_that_a_signal_dropped() {
+    let scene = Scene::new();
+    let agent = scene.home.start_agent();
+    let file = scene.home.write("key", KEY);
+    scene.add(&format!("file:{}", file.display()), &["--refresh", "always"]).unwrap();
+    agent.signal(Signal::USR1);
+    wait_until("the key is dropped", || scene.profile()["key_state"] == "none");
+    let exchanges = scene.platform.exchanges();
+    let text = fs::read_to_string(scene.home.config()).unwrap();
+    for (reads, more) in [(1, ""), (2, "proxy = \"none\"\n")] {
+        scene.home.write_config(&format!("{text}{more}"));
+        agent.signal(Signal::HUP);
+        wait_until("it is read", || scene.home.log().matches("read the configuration").count() == reads);
+        let refused = scene.home.client(&["token"]);
+        assert!(refused.failed_with(5).err.contains("SIGUSR1"), "{refused:?}");
+        assert_eq!((&scene.profile()["key_state"], scene.platform.exchanges()), (&"none".into(), exchanges));
+    }
+    scene.home.client(&["unlock"]).unwrap();
+    scene.home.client(&["token"]).unwrap();
+}
+
+#[test]
 fn a_signal_drops_what_is_sealed_too() {
     let scene = Scene::new();
     let agent = scene.warm();

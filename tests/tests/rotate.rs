@@ -143,6 +143,26 @@ fn a_lost_answer_about_a_sealed_key_is_made_up_for_when_it_is_opened() {
 }
 
 #[test]
+fn a_rotation_that_a_signal_overtakes_brings_no_key_back() {
+    let scene = scene();
+    let agent = at_hub(&scene);
+    scene.platform.script(Endpoint::GenerateKey, Fault::Slow(Duration::from_secs(2)), Times::N(1));
+    thread::scope(|scope| {
+        let rotating = scope.spawn(|| rotate(&scene, &[]));
+        assert!(scene.platform.wait_for_requests(Endpoint::GenerateKey, 1, PATIENCE));
+        agent.signal(Signal::USR1);
+        wait_until("all are dropped", || scene.home.log().contains("dropped by a signal"));
+        rotating.join().unwrap().failed_with(5);
+    });
+    let refused = scene.home.client(&["token"]);
+    assert!(refused.failed_with(5).err.contains("SIGUSR1"), "{refused:?}");
+    scene.home.client(&["unlock"]).unwrap();
+    rotate(&scene, &["--wait"]).unwrap();
+    assert!(!scene.platform.is_valid_key(KEY));
+    works(&scene);
+}
+
+#[test]
 fn a_key_that_cannot_be_written_back_is_not_rotated() {
     let scene = scene();
     let _agent = scene.home.start_agent();
@@ -480,11 +500,9 @@ fn forgetting_everything_while_locked_gives_up_what_was_sent() {
 
 #[test]
 fn a_new_key_that_comes_while_the_agent_is_locked_is_kept_and_opens_with_the_lock() {
-    let at_both: [(fn(&Scene) -> AgentProcess<'_>, _); 2] =
-        [(at_hub, Endpoint::GenerateKey), (at_iam, Endpoint::CreateIamKey)];
-    for (begin, endpoint) in at_both {
+    for endpoint in [Endpoint::GenerateKey, Endpoint::CreateIamKey] {
         let scene = scene();
-        let _agent = begin(&scene);
+        let _agent = if endpoint == Endpoint::GenerateKey { at_hub(&scene) } else { at_iam(&scene) };
         scene.platform.pause_at(endpoint);
         thread::scope(|scope| {
             let waiting = scope.spawn(|| rotate(&scene, &[]));

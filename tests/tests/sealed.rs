@@ -9,7 +9,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use dph_agent_tests::{Home, KEY, Ran, Scene, wait_until};
+use dph_agent_tests::{AgentProcess, Home, KEY, Ran, Scene, wait_until};
 
 const PASSPHRASE: &str = "correct horse battery staple";
 
@@ -21,6 +21,13 @@ fn with_passphrase() -> Scene {
     scene.unlock(PASSPHRASE).unwrap();
     agent.stop();
     scene
+}
+
+/// Starts an agent that was given the passphrase.
+fn start_opened(scene: &Scene) -> AgentProcess<'_> {
+    let agent = scene.home.start_agent();
+    scene.unlock(PASSPHRASE).unwrap();
+    agent
 }
 
 fn migrate_with(passphrase: &str, scene: &Scene, to: &str) -> Ran {
@@ -53,7 +60,7 @@ fn files_with_the_key(home: &Home) -> usize {
 #[test]
 fn one_unlock_after_a_restart_brings_the_sealed_key_back() {
     let scene = with_passphrase();
-    let agent = scene.home.start_agent();
+    let agent = start_opened(&scene);
     scene.add("sealed", &["--key-stdin"]).unwrap();
     scene.home.client(&["token"]).unwrap();
     agent.stop();
@@ -76,7 +83,7 @@ fn one_unlock_after_a_restart_brings_the_sealed_key_back() {
 #[test]
 fn a_sealed_key_survives_lock_kill_and_another_passphrase() {
     let scene = with_passphrase();
-    let mut agent = scene.home.start_agent();
+    let mut agent = start_opened(&scene);
     scene.add("sealed", &["--key-stdin"]).unwrap();
     let change = format!("{PASSPHRASE}\nanother");
     scene.home.client_with(&["lock", "--set-passphrase", "--passphrase-stdin"], &change).unwrap();
@@ -100,7 +107,7 @@ fn a_key_is_not_sealed_without_a_passphrase_and_not_asked_for_either() {
 #[test]
 fn a_damaged_sealed_key_says_so_and_is_kept_aside() {
     let scene = with_passphrase();
-    let agent = scene.home.start_agent();
+    let agent = start_opened(&scene);
     scene.add("sealed", &["--key-stdin"]).unwrap();
     agent.stop();
     let path = sealed_file(&scene.home);
@@ -121,7 +128,7 @@ fn a_damaged_sealed_key_says_so_and_is_kept_aside() {
 #[test]
 fn a_sealed_key_is_not_sent_elsewhere_than_it_was_given_for() {
     let scene = with_passphrase();
-    let agent = scene.home.start_agent();
+    let agent = start_opened(&scene);
     scene.add("sealed", &["--key-stdin"]).unwrap();
     agent.stop();
     let text = fs::read_to_string(scene.home.config()).unwrap();
@@ -136,7 +143,7 @@ fn a_sealed_key_is_not_sent_elsewhere_than_it_was_given_for() {
 #[test]
 fn a_key_goes_from_a_file_to_a_sealed_one_and_back_and_lies_in_one_place_only() {
     let scene = with_passphrase();
-    let agent = scene.home.start_agent();
+    let agent = start_opened(&scene);
     let file = scene.home.write("key", KEY);
     let source = format!("file:{}", file.display());
     scene.add(&source, &[]).unwrap();
@@ -166,7 +173,8 @@ fn a_key_goes_from_a_file_to_a_sealed_one_and_back_and_lies_in_one_place_only() 
 #[test]
 fn a_key_is_moved_only_to_a_place_that_is_proven_to_hold_it() {
     let scene = with_passphrase();
-    let _agent = scene.warm();
+    let _agent = start_opened(&scene);
+    scene.add("session", &["--key-stdin"]).unwrap();
     let other = scene.home.write("other", "another-key");
     let refuse = |to: &str, status| {
         migrate_with(PASSPHRASE, &scene, to).failed_with(status);
@@ -188,7 +196,8 @@ fn a_key_is_moved_only_to_a_place_that_is_proven_to_hold_it() {
 #[test]
 fn a_key_leaves_the_agent_only_with_the_passphrase() {
     let scene = with_passphrase();
-    let _agent = scene.warm();
+    let _agent = start_opened(&scene);
+    scene.add("session", &["--key-stdin"]).unwrap();
     let out = scene.home.path("out");
     let to = format!("file:{}", out.display());
     for source in ["session", "sealed"] {
@@ -263,7 +272,7 @@ fn a_key_that_leaves_the_agent_is_recorded_before_and_does_not_where_it_must_be_
 #[test]
 fn a_file_that_another_profile_reads_is_left_and_named() {
     let scene = with_passphrase();
-    let _agent = scene.home.start_agent();
+    let _agent = start_opened(&scene);
     let file = scene.home.write("key", KEY);
     let source = format!("file:{}", file.display());
     scene.add(&source, &[]).unwrap();
@@ -272,4 +281,79 @@ fn a_file_that_another_profile_reads_is_left_and_named() {
     assert!(moved.ok && moved.err.contains("second"), "{moved:?}");
     assert!(file.exists());
     scene.home.client(&["token", "--profile", "second", "--new"]).unwrap();
+}
+
+#[test]
+fn nothing_is_sealed_after_a_start_before_the_passphrase_was_given() {
+    let scene = with_passphrase();
+    let agent = start_opened(&scene);
+    scene.add("session", &["--key-stdin", "--profile", "other"]).unwrap();
+    agent.stop();
+    let record = scene.home.path(".local/state/dph-agent/lock.json");
+    let text = fs::read_to_string(&record).unwrap();
+    let mut exchanged: serde_json::Value = serde_json::from_str(&text).unwrap();
+    // The public half of somebody who waits for what is sealed to it.
+    let stranger = "jSC6GYSUd+cqDUGKXuzXEpQHsbcnVJMO4UuWGtQQUxo=";
+    *exchanged.pointer_mut("/passphrase/public").unwrap() = stranger.into();
+    for (text, opens) in [(exchanged.to_string(), false), (text, true)] {
+        fs::write(&record, text).unwrap();
+        let agent = scene.home.start_agent();
+        let exchanges = scene.platform.exchanges();
+        let refused = scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]);
+        assert!(refused.failed_with(4).err.contains("dph-agent-client unlock"), "{refused:?}");
+        assert_eq!(scene.platform.exchanges(), exchanges, "the key was not even proven");
+        scene.home.client_with(&["add", "--profile", "other", "--key-stdin"], KEY).unwrap();
+        let refused = scene.home.client(&["migrate", "--profile", "other", "--to", "sealed"]);
+        assert!(refused.failed_with(4).err.contains("dph-agent-client unlock"), "{refused:?}");
+        assert_eq!(scene.unlock(PASSPHRASE).ok, opens);
+        assert_eq!(scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]).ok, opens);
+        agent.stop();
+    }
+    assert!(sealed_file(&scene.home).exists());
+}
+
+/// Holds up whoever wants to write the configuration.
+fn hold_configuration(scene: &Scene) -> fs::File {
+    let lock = fs::File::open(scene.home.path(".config/dph-agent/config.toml.lock")).unwrap();
+    lock.lock().unwrap();
+    lock
+}
+
+#[test]
+fn an_add_that_the_lock_overtakes_leaves_no_key_on_the_disk() {
+    let scene = with_passphrase();
+    let agent = start_opened(&scene);
+    scene.add("session", &["--key-stdin", "--profile", "other"]).unwrap();
+    let held = hold_configuration(&scene);
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]));
+        wait_until("the key is on the disk", || sealed_file(&scene.home).exists());
+        scene.home.client(&["lock"]).unwrap();
+        drop(held);
+        let refused = adding.join().unwrap();
+        assert!(refused.failed_with(4).err.contains("no key of profile `default` is kept"), "{refused:?}");
+    });
+    assert!(!sealed_file(&scene.home).exists());
+    agent.stop();
+}
+
+#[test]
+fn an_add_that_a_signal_overtakes_keeps_nothing_and_one_after_it_does() {
+    let scene = with_passphrase();
+    let agent = start_opened(&scene);
+    scene.add("session", &["--key-stdin", "--profile", "other"]).unwrap();
+    let held = hold_configuration(&scene);
+    std::thread::scope(|scope| {
+        let adding = scope.spawn(|| scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]));
+        wait_until("the key is on the disk", || sealed_file(&scene.home).exists());
+        agent.signal(rustix::process::Signal::USR1);
+        wait_until("all are dropped", || scene.home.log().contains("dropped by a signal"));
+        drop(held);
+        let refused = adding.join().unwrap();
+        assert!(refused.failed_with(5).err.contains("no key of profile `default` is kept"), "{refused:?}");
+    });
+    assert!(!sealed_file(&scene.home).exists());
+    scene.home.client(&["token", "--profile", "default"]).failed_with(5);
+    scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]).unwrap();
+    scene.home.client(&["token", "--profile", "default"]).unwrap();
 }

@@ -153,6 +153,24 @@ fn a_longer_life_than_the_platform_sells_costs_one_exchange() {
 }
 
 #[test]
+fn a_program_that_is_never_content_does_not_hammer_the_platform() {
+    let scene = Scene::new();
+    let _agent = scene.warm();
+    let first = scene.home.client(&["token"]).unwrap();
+    let second = scene.home.client_with(&["token", "--reject"], &first).unwrap();
+    assert_ne!(first, second, "whoever is refused once gets another at once");
+    let exchanges = scene.platform.exchanges();
+    let again = ["token", "--reject", "--timeout", "1s"];
+    for _reject in 0..3 {
+        scene.home.client_with(&again, &second).failed_with(9);
+    }
+    assert_eq!(scene.platform.exchanges(), exchanges);
+    assert_eq!(scene.home.client(&["token"]).unwrap(), second, "others are not held up");
+    assert_ne!(scene.home.client_with(&["token", "--reject"], &second).unwrap(), second, "its time comes");
+    assert_eq!(scene.platform.exchanges(), exchanges + 1);
+}
+
+#[test]
 fn a_rejected_token_is_replaced_once_however_many_saw_the_401() {
     let scene = Scene::new();
     let _agent = scene.warm();

@@ -155,6 +155,10 @@ pub struct Freshness<W> {
     /// Life of a token that fell short of what was asked when it was new: until the next one, no other
     /// is bought for those who ask for more.
     reach: Option<Duration>,
+    /// Whether the attempt that is running was begun for callers alone, though what is held would do for others.
+    is_extra: bool,
+    /// When the last token was asked for that came of such an attempt.
+    extra_at: Option<Steady>,
     /// When the platform sold a token again that a caller had rejected.
     sold_again: Option<Steady>,
     /// Tokens handed out.
@@ -178,6 +182,8 @@ impl<W> Freshness<W> {
             last_asked: None,
             last_life: None,
             reach: None,
+            is_extra: false,
+            extra_at: None,
             sold_again: None,
             served: 0,
         }
@@ -201,7 +207,7 @@ impl<W> Freshness<W> {
         match self.may_try(&need, now) {
             Ok(mode) => {
                 self.waiting.push((need, caller));
-                self.start(mode, now)
+                self.start_for_callers(mode, now)
             }
             Err(refusal) => self.answer(caller, Err(refusal)),
         }
@@ -216,12 +222,17 @@ impl<W> Freshness<W> {
         // Only an attempt that begins after this moment has seen what the user has just mended.
         let need = Need { sent_since: Some(now), ..Need::default() };
         self.waiting.push((need, caller));
-        if self.running.is_some() { Vec::new() } else { self.start(Mode::Reread, now) }
+        if self.running.is_some() { Vec::new() } else { self.start_for_callers(Mode::Reread, now) }
     }
 
     /// An attempt has ended.
     pub fn finished(&mut self, outcome: Outcome, now: Steady, dice: Dice) -> Effects<W> {
         let began = self.running.take().unwrap_or(now);
+        if let Outcome::Bought(bought) = &outcome
+            && self.is_extra
+        {
+            self.extra_at = Some(bought.sent);
+        }
         match outcome {
             Outcome::Bought(bought) => self.bought(bought, now, dice),
             Outcome::Failed(problem) => {
@@ -300,6 +311,10 @@ impl<W> Freshness<W> {
         if self.next_due().is_none_or(|due| due > now) {
             return Vec::new();
         }
+        if self.next_extra().is_some_and(|at| at <= now) {
+            let mode = if self.is_retry_wanted() { Mode::Reread } else { Mode::Held };
+            return self.start_for_callers(mode, now);
+        }
         self.refresh_at = None;
         let mode = match &self.trouble {
             Some(trouble) if !tries_again(&trouble.problem) => Mode::Reread,
@@ -328,7 +343,20 @@ impl<W> Freshness<W> {
             None => self.refresh_at,
         };
         let used_until = self.last_asked.map(|asked| asked + in_use_for(self.last_life));
-        due.filter(|due| self.always || used_until.is_some_and(|until| *due <= until))
+        let due = due.filter(|due| self.always || used_until.is_some_and(|until| *due <= until));
+        due.into_iter().chain(self.next_extra()).min()
+    }
+
+    /// Returns when those are bought for who wait though nothing is under way.
+    fn next_extra(&self) -> Option<Steady> {
+        let wait = self.running.is_none() && !self.waiting.is_empty();
+        // Who says `refresh` wants a try, not a token.
+        let spacing = if self.is_retry_wanted() { TRY_SPACING } else { NEW_ENOUGH };
+        self.extra_at.filter(|_| wait).map(|at| at + spacing)
+    }
+
+    fn is_retry_wanted(&self) -> bool {
+        self.waiting.iter().any(|(need, _)| need.sent_since.is_some())
     }
 
     /// Begins without a caller, for profiles that are always fresh.
@@ -405,8 +433,21 @@ impl<W> Freshness<W> {
     }
 
     fn start(&mut self, mode: Mode, now: Steady) -> Effects<W> {
-        self.running = Some(now);
+        (self.running, self.is_extra) = (Some(now), false);
         vec![Effect::Attempt(mode)]
+    }
+
+    /// Begins an attempt for those who wait. Where what is held would do for a caller who wants nothing special, such
+    /// attempts keep a distance, and [`due`](Self::due) begins the next one: who rejects each token, or asks for a life
+    /// that only a new one has, would hammer the platform.
+    fn start_for_callers(&mut self, mode: Mode, now: Steady) -> Effects<W> {
+        let is_extra = self.trouble.is_none() && self.grant(&Need::default(), now).is_some();
+        if is_extra && self.next_extra().is_some_and(|at| at > now) {
+            return Vec::new();
+        }
+        let effects = self.start(mode, now);
+        self.is_extra = is_extra;
+        effects
     }
 
     fn bought(&mut self, bought: Bought, now: Steady, dice: Dice) -> Effects<W> {
@@ -434,7 +475,7 @@ impl<W> Freshness<W> {
         }
         match self.trouble.as_ref().and_then(|trouble| trouble.barred(now)) {
             Some(refusal) => self.refuse_all(&refusal),
-            None => self.start(Mode::Reread, now),
+            None => self.start_for_callers(Mode::Reread, now),
         }
     }
 

@@ -189,9 +189,9 @@ async fn forget(kept: Kept, desk: &Desk) -> Result<Reply, Problem> {
                 desk.vault.drop_secrets(names.clone()).await?;
                 // In an emergency what is under way is given up. A try that cannot be cut off may yet bring a key.
                 desk.changes.abandon(&names).await;
-                None
+                in_time(OTHERS_MS, desk.changes.standstill(&[]), OTHERS).await?
             }
-            false => Some(within(OTHERS_MS, desk.changes.standstill(&names), OTHERS, desk).await?),
+            false => within(OTHERS_MS, desk.changes.standstill(&names), OTHERS, desk).await?,
         };
         let config = desk.vault.config().await?;
         desk.vault.drop_secrets(names.clone()).await?;

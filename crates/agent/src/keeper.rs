@@ -70,13 +70,16 @@ impl Keeper {
         }
     }
 
-    /// Makes sure that `key` opens this lock.
-    pub(crate) fn fits(&self, key: Option<&Private>) -> Result<(), Problem> {
+    /// Makes sure that `key` opens this lock, which proves that what is sealed to it is for its user.
+    pub(crate) fn fits(&mut self, key: Option<&Private>) -> Result<(), Problem> {
         let (_, sealed) = self.keys_place()?;
-        if key.map(Private::public) == sealed.as_ref().map(SealedPrivate::public) {
-            return Ok(());
+        if key.map(Private::public) != sealed.as_ref().map(SealedPrivate::public) {
+            return Err(wrong_passphrase("the passphrase was changed meanwhile"));
         }
-        Err(wrong_passphrase("the passphrase was changed meanwhile"))
+        if let Some((sealed, key)) = self.record.key.as_mut().zip(key) {
+            sealed.note_proof(key);
+        }
+        Ok(())
     }
 
     /// Writes the record on a thread where it holds up nobody.

@@ -28,7 +28,7 @@ use crate::seal::{Private, Public};
 
 pub use aside::Aside;
 use sealed::SealedKey;
-pub use sealed::{SealedError, SealedFolder};
+pub use sealed::{SealedError, SealedFolder, proven};
 
 /// Longest key, in bytes; real ones have 40 to 50.
 const MAX_KEY_LEN: usize = 16 * 1024;

@@ -50,9 +50,22 @@ pub enum SealError {
 }
 
 /// To whom everything is sealed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Public([u8; KEY_LEN]);
+pub struct Public {
+    key: [u8; KEY_LEN],
+    /// Whether it was computed from the private half. What a file says may be somebody else's: whoever can write
+    /// that file could have secrets sealed to himself.
+    is_proven: bool,
+}
+
+impl PartialEq for Public {
+    fn eq(&self, other: &Self) -> bool {
+        self.key == other.key
+    }
+}
+
+impl Eq for Public {}
 
 /// Opens what was sealed to its public half. A copy is wiped like the first when it is dropped.
 #[derive(Clone)]
@@ -81,6 +94,11 @@ struct Cost {
 struct Base64(Vec<u8>);
 
 impl Public {
+    /// Whether the private half was at hand since the agent started.
+    pub fn is_proven(&self) -> bool {
+        self.is_proven
+    }
+
     /// Seals `secret` so that only the private half opens it. Whoever opens it must name the same `context`.
     ///
     /// # Errors
@@ -91,7 +109,7 @@ impl Public {
         let sender = once.public();
         let key = once.shared_with(self, &sender, self)?;
         let mut sealed = Vec::with_capacity(KEY_LEN + secret.len() + CHACHA20_POLY1305.tag_len());
-        sealed.extend_from_slice(&sender.0);
+        sealed.extend_from_slice(&sender.key);
         sealed.extend_from_slice(&encrypt(&key, context, secret)?);
         Ok(sealed)
     }
@@ -110,7 +128,7 @@ impl Private {
 
     /// Returns the half that everybody may know.
     pub fn public(&self) -> Public {
-        Public(PublicKey::from(&self.0).to_bytes())
+        Public { key: PublicKey::from(&self.0).to_bytes(), is_proven: true }
     }
 
     /// Opens what was sealed to the public half with the same `context`.
@@ -120,7 +138,7 @@ impl Private {
     /// When it was not, or is not as it was.
     pub fn open(&self, context: &[u8], sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, SealError> {
         let (sender, text) = sealed.split_first_chunk().ok_or(SealError::Closed)?;
-        let sender = Public(*sender);
+        let sender = Public { key: *sender, is_proven: false };
         let key = self.shared_with(&sender, &sender, &self.public())?;
         decrypt(&key, context, text)
     }
@@ -145,14 +163,14 @@ impl Private {
 
     /// Returns the key that both ends of a box compute, and nobody else.
     fn shared_with(&self, other: &Public, sender: &Public, receiver: &Public) -> Result<Key, SealError> {
-        let shared = self.0.diffie_hellman(&PublicKey::from(other.0));
+        let shared = self.0.diffie_hellman(&PublicKey::from(other.key));
         if !shared.was_contributory() {
             return Err(SealError::Closed);
         }
         let mut ends = [0; 2 * KEY_LEN];
         let (head, tail) = ends.split_at_mut(KEY_LEN);
-        head.copy_from_slice(&sender.0);
-        tail.copy_from_slice(&receiver.0);
+        head.copy_from_slice(&sender.key);
+        tail.copy_from_slice(&receiver.key);
         let mut key = Zeroizing::new([0; KEY_LEN]);
         let derived = Salt::new(HKDF_SHA256, &ends).extract(shared.as_bytes());
         let filled = derived.expand(&[PURPOSE], HKDF_SHA256).and_then(|out| out.fill(&mut *key));
@@ -184,7 +202,14 @@ impl SealedPrivate {
         let bytes = decrypt(&key, &self.context(), &self.private.0)?;
         let bytes: Zeroizing<[u8; KEY_LEN]> =
             Zeroizing::new(bytes.as_slice().try_into().map_err(|_wrong_length| SealError::Closed)?);
-        Ok(Private(StaticSecret::from(*bytes)))
+        let private = Private(StaticSecret::from(*bytes));
+        // The seal covers the public half, so that only a mistake of ours gets here.
+        if private.public() == self.public { Ok(private) } else { Err(SealError::Closed) }
+    }
+
+    /// Takes note that `private` opens what is sealed to this.
+    pub fn note_proof(&mut self, private: &Private) {
+        self.public.is_proven |= private.public() == self.public;
     }
 
     /// Whether this program could have written it.
@@ -203,7 +228,7 @@ impl SealedPrivate {
     /// What must not be exchanged around the sealed key.
     fn context(&self) -> Vec<u8> {
         let Cost { memory_kib, passes } = self.cost;
-        [PURPOSE, &self.public.0, &memory_kib.to_le_bytes(), &passes.to_le_bytes()].concat()
+        [PURPOSE, &self.public.key, &memory_kib.to_le_bytes(), &passes.to_le_bytes()].concat()
     }
 }
 
@@ -288,7 +313,7 @@ impl TryFrom<String> for Base64 {
 
 impl From<Public> for String {
     fn from(public: Public) -> Self {
-        Base64(public.0.to_vec()).into()
+        Base64(public.key.to_vec()).into()
     }
 }
 
@@ -297,7 +322,8 @@ impl TryFrom<String> for Public {
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
         let bytes = Base64::try_from(text)?.0;
-        bytes.try_into().map(Self).map_err(|_bytes| "a public key has 32 bytes")
+        let key = bytes.try_into().map_err(|_bytes| "a public key has 32 bytes")?;
+        Ok(Self { key, is_proven: false })
     }
 }
 
@@ -331,7 +357,7 @@ mod tests {
 
     #[test]
     fn a_point_that_makes_no_secret_is_refused() {
-        assert!(Public([0; KEY_LEN]).seal(b"", b"the key").is_err());
+        assert!(Public { key: [0; KEY_LEN], is_proven: true }.seal(b"", b"the key").is_err());
         assert!(Private::generate().unwrap().open(b"", &[0; 64]).is_err());
     }
 
@@ -348,10 +374,22 @@ mod tests {
     }
 
     #[test]
+    fn a_public_half_that_was_read_is_proven_by_the_private_one_alone() {
+        let private = Private::generate().unwrap();
+        let sealed = private.seal_with("correct horse").unwrap();
+        assert!(sealed.public().is_proven());
+        let mut read: SealedPrivate = serde_json::from_slice(&serde_json::to_vec(&sealed).unwrap()).unwrap();
+        read.note_proof(&Private::generate().unwrap());
+        assert!(!read.public().is_proven());
+        read.note_proof(&read.open("correct horse").unwrap());
+        assert!(read.public().is_proven());
+    }
+
+    #[test]
     fn a_record_that_asks_for_too_much_or_too_little_is_refused() {
         let empty = || Base64(vec![0; SALT_LEN]);
         let with = |memory_kib, passes| SealedPrivate {
-            public: Public([9; KEY_LEN]),
+            public: Public { key: [9; KEY_LEN], is_proven: false },
             cost: Cost { memory_kib, passes },
             salt: empty(),
             private: empty(),

@@ -1,6 +1,7 @@
 //! The one task that owns secrets; [`VaultHandle`] is how others ask it.
 
 mod command;
+mod drops;
 mod entry;
 mod handle;
 mod locking;
@@ -31,10 +32,12 @@ use crate::lock::{Event, LockOn, RecordFile};
 use crate::seal::SealedPrivate;
 
 use command::{Command, Reply, Waiter, answered_locked};
+use drops::Drops;
 use entry::{Entry, Withheld, report};
 use locking::PutAway;
 
 pub use command::{Change, ChangeKind, Install, StatusPage, Why};
+pub use drops::Moment;
 pub use handle::{TokenAnswer, VaultHandle};
 
 /// A key that is held, with what it was given for.
@@ -85,6 +88,7 @@ struct Vault {
     entries: BTreeMap<ProfileName, Entry>,
     /// What is being done to keys at their platforms.
     changes: BTreeMap<ProfileName, Change>,
+    drops: Drops,
     /// What they held when the lock came.
     put_away: BTreeMap<ProfileName, PutAway>,
     attempts: JoinSet<Finished>,
@@ -108,6 +112,7 @@ impl Vault {
             keeper: Keeper::new(record, surroundings.clock.steady()),
             entries: BTreeMap::new(),
             changes: BTreeMap::new(),
+            drops: Drops::default(),
             put_away: BTreeMap::new(),
             attempts: JoinSet::new(),
             questions: JoinSet::new(),
@@ -170,7 +175,9 @@ impl Vault {
                 self.apply(config, why);
                 reply.send(()).is_err()
             }
-            Command::Install(install, reply) => reply.send(self.install(*install)).is_err(),
+            Command::Install(install, began, reply) => reply.send(self.install(*install, began)).is_err(),
+            Command::Moment(reply) => reply.send(self.drops.now()).is_err(),
+            Command::Undropped(name, began, reply) => reply.send(self.undropped(&name, began)).is_err(),
             Command::Key(name, reply) => {
                 let key = self.entries.get(&name).and_then(|entry| entry.key.clone());
                 reply.send(Ok(key)).is_err()
@@ -185,7 +192,10 @@ impl Vault {
                 reply.send(()).is_err()
             }
             Command::Drop(names, reply) => {
-                names.iter().for_each(|name| self.withhold(name, Withheld::Forgotten));
+                for name in &names {
+                    self.drops.note(name);
+                    self.withhold(name, Withheld::Forgotten);
+                }
                 reply.send(()).is_err()
             }
             Command::KeyReplaced(name, key, reply) => {
@@ -297,6 +307,7 @@ impl Vault {
         let names: Vec<_> = self.entries.keys().cloned().collect();
         for name in names {
             let Some(entry) = self.entries.get_mut(&name) else { continue };
+            entry.freshness.prune(Reply::is_closed);
             let effects = match ring {
                 Ring::Due => entry.freshness.due(now),
                 Ring::Jump => entry.freshness.look_again(now),
@@ -382,7 +393,8 @@ impl Vault {
     }
 
     /// Takes over a profile that was read anew. A token bought elsewhere or for somebody else goes, and
-    /// so does a key that was read from another source; what was given up may be tried again.
+    /// so does a key that was read from another source; what was given up may be tried again. What the user
+    /// dropped stays so: whoever can write the configuration has no say in that.
     fn reconfigure(&mut self, name: &ProfileName, profile: &Arc<Profile>, why: Why) {
         let now = self.surroundings.clock.steady();
         let Some(entry) = self.entries.get_mut(name) else { return };
@@ -391,7 +403,9 @@ impl Vault {
             entry.key = None;
         }
         entry.freshness.reconfigure(profile.always_fresh, profile.key_source.is_cheap());
-        let effects = if old.buys_like(profile) {
+        let effects = if entry.withheld.is_some() {
+            Vec::new()
+        } else if old.buys_like(profile) {
             match why {
                 Why::Reload => entry.freshness.forgive(now),
                 Why::Edit if entry.has_no_key() => Vec::new(),
@@ -399,17 +413,24 @@ impl Vault {
             }
         } else {
             self.next_run += 1;
-            (entry.run, entry.withheld) = (self.next_run, None);
+            entry.run = self.next_run;
             entry.freshness.reset(now)
         };
         self.carry_out(name, effects);
     }
 
-    fn install(&mut self, install: Install) -> Result<(), Problem> {
+    /// Takes over a key. What was dropped is brought back by what the user began after that, at `began`, and by
+    /// nothing else.
+    fn install(&mut self, install: Install, began: Option<Moment>) -> Result<(), Problem> {
         if self.has_ended {
             return Err(stopping());
         }
         let (now, name) = (self.surroundings.clock.steady(), &install.profile.name);
+        match (began, self.entries.get(name)) {
+            (Some(began), _) => self.undropped(name, began)?,
+            (None, Some(entry)) if entry.withheld.is_some() => return Err(entry.no_key()),
+            (None, _) => {}
+        }
         let entry = self.entries.get_mut(name).filter(|entry| entry.profile.buys_like(&install.profile));
         let entry = entry.ok_or_else(|| changed_meanwhile(name))?;
         self.next_run += 1;
@@ -421,6 +442,11 @@ impl Vault {
         self.carry_out(name, effects);
         self.ask_about_key(name, bearer);
         Ok(())
+    }
+
+    /// Makes sure that the key of a profile was not dropped since a moment.
+    fn undropped(&self, name: &ProfileName, began: Moment) -> Result<(), Problem> {
+        if self.drops.came_after(began, name) { Err(dropped_meanwhile(name)) } else { Ok(()) }
     }
 
     /// Wipes the keys whose time is over.
@@ -439,6 +465,7 @@ impl Vault {
     /// Drops every key and token, and reads none again until the user says so.
     fn drop_all(&mut self) {
         warn!("all keys and tokens were dropped by a signal");
+        self.drops.note_all();
         account::dropped_by_signal(&self.surroundings);
         self.attempts.abort_all();
         self.questions.abort_all();
@@ -491,12 +518,12 @@ impl Vault {
         until
     }
 
-    /// A profile has another key than the one that was sealed when the lock came.
+    /// A profile has another key than the one that was sealed when the lock came. What was dropped stays so.
     fn key_replaced(&mut self, name: &ProfileName, key: HeldKey) {
         let to = self.keeper.record.key.as_ref().map(SealedPrivate::public);
-        if let Some(put_away) = self.put_away.get_mut(name) {
+        if let Some(put_away) = self.put_away.get_mut(name).filter(|it| it.entry.withheld.is_none()) {
             put_away.sealed = to.and_then(|to| Held { key: Some(key), token: None }.seal(to, name));
-        } else if let Some(entry) = self.entries.get_mut(name) {
+        } else if let Some(entry) = self.entries.get_mut(name).filter(|entry| entry.withheld.is_none()) {
             entry.key = Some(key);
         }
     }
@@ -557,6 +584,14 @@ pub fn changed_meanwhile(name: &ProfileName) -> Problem {
         ErrorCode::EXISTS,
         format!("profile `{name}`, or its key, was changed or removed while the key was proven"),
         "nothing was kept: look at it with `dph-agent-client list`, then add the key again",
+    )
+}
+
+fn dropped_meanwhile(name: &ProfileName) -> Problem {
+    Problem::new(
+        ErrorCode::NO_KEY,
+        format!("all keys of profile `{name}` were dropped while this one was on its way"),
+        format!("nothing of it was kept; to have it kept: dph-agent-client add --profile {name}"),
     )
 }
 

@@ -13,6 +13,7 @@ use crate::error::Problem;
 use crate::freshness::Outcome;
 use crate::handle::Desk;
 use crate::key_change::Report;
+use crate::lock::locked;
 use crate::refusals::Told;
 use crate::vault::{ChangeKind, Surroundings};
 
@@ -159,7 +160,12 @@ pub async fn account(
     match &outcome {
         Ok(reply @ (Reply::Token(_) | Reply::Zen(_))) => {
             for event in asked.granted(reply) {
-                audit.hand_out(entry(event, Decision::Granted)).await?;
+                audit.hand_out(entry(event.clone(), Decision::Granted)).await?;
+                // The disk may have taken its time, and nothing is handed out after a lock was answered.
+                if desk.vault.is_locked() {
+                    audit.record(entry(event, Decision::not(ErrorCode::LOCKED)));
+                    return Err(locked());
+                }
             }
         }
         Ok(reply) => {

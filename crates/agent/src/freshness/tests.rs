@@ -549,3 +549,100 @@ fn callers_who_have_gone_are_not_kept() {
     scene.sell(HOUR);
     assert_eq!(scene.answers.len(), 5);
 }
+
+#[test]
+fn who_rejects_every_token_causes_one_more_exchange_in_ten_seconds() {
+    let mut scene = Scene::holding(HOUR);
+    scene.reject(1, "token-1");
+    assert_eq!(scene.attempts, [Mode::Held], "the first time at once");
+    scene.sell(HOUR);
+    assert_eq!(scene.token_of(1), "token-2");
+    scene.forget_history();
+    scene.pass(SECOND);
+    for caller in 2..100 {
+        scene.reject(caller, "token-2");
+    }
+    scene.ask(100, Need::default());
+    assert_eq!(scene.token_of(100), "token-2", "it is held up by nobody");
+    scene.pass(NEW_ENOUGH - 2 * SECOND);
+    assert_eq!(scene.attempts, []);
+    scene.pass(SECOND);
+    assert_eq!(scene.attempts, [Mode::Held]);
+    scene.sell(HOUR);
+    assert!((2..100).all(|caller| scene.token_of(caller) == "token-3"));
+}
+
+#[test]
+fn who_asks_for_nearly_the_whole_life_causes_one_more_exchange_in_ten_seconds() {
+    let mut scene = Scene::holding(HOUR);
+    let nearly = HOUR - SECOND / 2;
+    let mut asked = 0;
+    for _second in 0..60 {
+        scene.pass(SECOND);
+        if scene.state.running.is_some() {
+            scene.sell(HOUR);
+        }
+        asked += 1;
+        scene.ask_for(asked, nearly);
+        if scene.state.running.is_some() {
+            scene.sell(HOUR);
+        }
+    }
+    assert!(scene.attempts.len() <= 7, "{:?}", scene.attempts);
+    assert!(scene.answers.iter().all(|(_, answer)| answer.is_ok()), "what is asked for is strict");
+    assert!(scene.answers.len() >= 50);
+}
+
+#[test]
+fn who_refreshes_again_and_again_causes_one_exchange_a_second() {
+    let mut scene = Scene::holding(HOUR);
+    let retry = |scene: &mut Scene, caller| {
+        let effects = scene.state.retry(caller, scene.now);
+        scene.note(effects);
+    };
+    retry(&mut scene, 1);
+    assert_eq!(scene.attempts, [Mode::Reread], "the first time at once");
+    scene.sell(HOUR);
+    for caller in 2..100 {
+        scene.pass(Duration::from_millis(5));
+        retry(&mut scene, caller);
+    }
+    assert_eq!(scene.attempts, [Mode::Reread]);
+    scene.pass(SECOND / 2);
+    scene.pass(SECOND / 2);
+    assert_eq!(scene.attempts, [Mode::Reread, Mode::Reread]);
+    scene.sell(HOUR);
+    assert!((2..100).all(|caller| scene.token_of(caller) == "token-3"));
+    scene.pass(SECOND);
+    retry(&mut scene, 100);
+    scene.fail(ErrorCode::KEY_REFUSED);
+    retry(&mut scene, 101);
+    assert_eq!(scene.attempts.len(), 4, "what may have been mended is tried at once");
+}
+
+#[test]
+fn a_token_that_is_used_up_is_bought_however_soon_that_is() {
+    let mut scene = Scene::holding(6 * SECOND);
+    scene.reject(1, "token-1");
+    scene.sell(6 * SECOND);
+    scene.forget_history();
+    scene.reject(2, "token-2");
+    assert_eq!(scene.attempts, []);
+    scene.now = scene.now + 6 * SECOND;
+    scene.ask(3, Need::default());
+    assert_eq!(scene.attempts, [Mode::Held]);
+    scene.sell(6 * SECOND);
+    assert_eq!((scene.token_of(2), scene.token_of(3)), ("token-3", "token-3"));
+}
+
+#[test]
+fn nothing_is_bought_for_those_who_have_gone_before_it_was_time() {
+    let mut scene = Scene::holding(HOUR);
+    scene.reject(1, "token-1");
+    scene.sell(HOUR);
+    scene.forget_history();
+    scene.reject(2, "token-2");
+    scene.state.prune(|_| true);
+    scene.pass(NEW_ENOUGH);
+    assert_eq!(scene.attempts, []);
+}

@@ -18,10 +18,9 @@ use crate::error::{Problem, millis};
 use crate::exchange::{self, bind, blocking, prove};
 use crate::freshness::Bought;
 use crate::kept_key::KeptKey;
-use crate::key_source::{KeySource, SealedError};
-use crate::lock::locked;
+use crate::key_source::{self, KeySource};
 use crate::seal::SealedPrivate;
-use crate::vault::{HeldKey, Install, changed_meanwhile};
+use crate::vault::{HeldKey, Install, Moment, changed_meanwhile};
 
 /// Answers whether an `add` would work.
 pub(super) async fn prepare(request: Prepare, desk: &Desk) -> Result<Reply, Problem> {
@@ -216,6 +215,7 @@ pub(super) async fn add(
     desk: &Desk,
 ) -> Result<Reply, Problem> {
     let end = Instant::now() + limit(request.deadline_ms);
+    let began = desk.vault.moment().await?;
     let name: ProfileName = request.profile.parse().map_err(bad_setting)?;
     let file = within(left_ms(end), async { Ok(desk.config.lock().await.clone()) }, OTHERS, desk).await?;
     let intent = intent(name.clone(), &request.settings, request.replace, &file)?;
@@ -236,7 +236,7 @@ pub(super) async fn add(
         return Err(changed_meanwhile(&name));
     }
     let (life, verified) = (bought.as_ref().and_then(|bought| bought.life), bought.is_some());
-    let given = Given { key, binding, ttl, bought };
+    let given = Given { key, binding, ttl, bought, began };
     keep(&intent, &request.settings, request.replace, given, &mut file, desk).await?;
     info!(profile = %name, verified, "a key was added");
     let token_life_ms = life.map(millis);
@@ -295,6 +295,8 @@ struct Given {
     /// How long the key is kept.
     ttl: Option<Duration>,
     bought: Option<Bought>,
+    /// Keys that were dropped after that stay dropped.
+    began: Moment,
 }
 
 /// Turns away a time for a key that would outlive it elsewhere.
@@ -312,8 +314,9 @@ fn check_ttl(ttl: Option<Duration>, profile: &Profile) -> Result<(), Problem> {
 
 /// Says before anybody looks for the key that it could not be kept.
 async fn can_be_kept(profile: &Profile, desk: &Desk) -> Result<(), Problem> {
-    if profile.key_source == KeySource::Sealed && desk.vault.keys_place().await?.1.is_none() {
-        return Err(SealedError::NoPassphrase.into());
+    if profile.key_source == KeySource::Sealed {
+        let (_, to) = desk.vault.keys_place().await?;
+        key_source::proven(to.as_ref().map(SealedPrivate::public))?;
     }
     Ok(())
 }
@@ -324,28 +327,43 @@ async fn keep(
     intent: &Intent,
     change: &Settings,
     replace: bool,
-    Given { key, binding, ttl, bought }: Given,
+    given: Given,
     file: &mut ConfigFile,
     desk: &Desk,
 ) -> Result<(), Problem> {
     let profile = &intent.profile;
-    // From here on it is finished on disk, whatever comes.
-    if desk.vault.is_locked() {
-        return Err(locked());
-    }
+    desk.vault.undropped(&profile.name, given.began).await?;
     let again = self::intent(profile.name.clone(), change, replace, file)?;
     if (&again.profile, again.exists) != (profile, intent.exists) {
         return Err(changed_meanwhile(&profile.name));
     }
     if !profile.key_source.wants_key() {
-        bind(&desk.surroundings.bindings, profile, binding.clone()).await?;
+        bind(&desk.surroundings.bindings, profile, given.binding.clone()).await?;
     }
     // What is read is kept already.
-    if let Some(key) = key.as_ref().filter(|_| profile.key_source.wants_key()) {
-        let (_, to) = desk.vault.keys_place().await?;
-        let (sealed, to) = (&desk.surroundings.sealed, to.as_ref().map(SealedPrivate::public));
-        profile.key_source.store(profile, key, &binding, sealed, to).await?;
+    let Some(key) = given.key.as_ref().filter(|_| profile.key_source.wants_key()) else {
+        return take_over(intent, change, given, file, desk).await;
+    };
+    let (_, to) = desk.vault.keys_place().await?;
+    let (sealed, to) = (&desk.surroundings.sealed, to.as_ref().map(SealedPrivate::public));
+    profile.key_source.store(profile, key, &given.binding, sealed, to).await?;
+    match take_over(intent, change, given, file, desk).await {
+        Err(problem) => Err(taken_back(problem, intent, desk).await),
+        done => done,
     }
+}
+
+/// Keeps the profile of a key that is in its place, and has the vault use it, unless the lock or a signal came
+/// while it was put there.
+async fn take_over(
+    intent: &Intent,
+    change: &Settings,
+    Given { key, binding, ttl, bought, began }: Given,
+    file: &mut ConfigFile,
+    desk: &Desk,
+) -> Result<(), Problem> {
+    let profile = &intent.profile;
+    desk.vault.undropped(&profile.name, began).await?;
     if !intent.exists || *change != Settings::default() {
         let url = Some(profile.url.to_string());
         let settings = Box::new(Settings { url, ..intent.settings.clone() });
@@ -356,6 +374,38 @@ async fn keep(
     let kept = key.map(|key| KeptKey::new(&desk.surroundings.pool, &key)).transpose()?;
     let until = ttl.map(|ttl| desk.surroundings.clock.steady() + ttl);
     let key = kept.map(|key| HeldKey { key: Arc::new(key), binding, added_at, until, told: None });
-    desk.vault.install(Install { profile: Arc::clone(profile), key, bought, exchanges }).await?;
+    let install = Install { profile: Arc::clone(profile), key, bought, exchanges };
+    desk.vault.install_new(install, began).await?;
     desk.changes.found_again(&profile.name).await
+}
+
+/// Deletes a key again that was put in its place and is not to be kept after all, and says where it still is. A
+/// key of a profile that was there before stays where only the file stood in the way: it took the place of another,
+/// which does not come back.
+async fn taken_back(problem: Problem, intent: &Intent, desk: &Desk) -> Problem {
+    let Profile { name, key_source, .. } = &*intent.profile;
+    let is_overtaken = [ErrorCode::LOCKED, ErrorCode::NO_KEY].contains(&problem.code);
+    if !is_outside(key_source) || problem.code == ErrorCode::STOPPING {
+        return problem;
+    }
+    let message = if intent.exists && !is_overtaken {
+        format!("{}; the new key of profile `{name}` is in {key_source} all the same", problem.message)
+    } else {
+        match key_source.clear(&intent.profile, &desk.surroundings.sealed).await {
+            Ok(()) => format!("{}: no key of profile `{name}` is kept", problem.message),
+            Err(error) => {
+                let why = Problem::from(error).message;
+                format!(
+                    "{}, and the key of profile `{name}` is still in {key_source}: {why}",
+                    problem.message
+                )
+            }
+        }
+    };
+    Problem { message, ..problem }
+}
+
+/// Whether what is put there is on a disk, or with another program.
+fn is_outside(source: &KeySource) -> bool {
+    matches!(source, KeySource::Keyring | KeySource::Sealed)
 }

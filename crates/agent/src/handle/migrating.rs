@@ -15,7 +15,7 @@ use crate::caller::Asker;
 use crate::config::{ConfigFile, Edit, Profile};
 use crate::error::Problem;
 use crate::exchange::{self, bind};
-use crate::key_source::{KeySource, KeySourceError, SealedError};
+use crate::key_source::{self, KeySource, KeySourceError};
 use crate::lock::locked;
 use crate::seal::SealedPrivate;
 use crate::vault::{HeldKey, Install};
@@ -144,15 +144,17 @@ async fn movable(profile: &Arc<Profile>, desk: &Desk) -> Result<HeldKey, Problem
 /// Makes sure that the new place can be used, and where only others can write it that it holds the key.
 async fn check_place(new: &Profile, key: &ApiKey, desk: &Desk) -> Result<(), Problem> {
     match &new.key_source {
-        KeySource::Sealed if desk.vault.keys_place().await?.1.is_none() => {
-            Err(SealedError::NoPassphrase.into())
+        KeySource::Sealed => {
+            let (_, to) = desk.vault.keys_place().await?;
+            key_source::proven(to.as_ref().map(SealedPrivate::public))?;
+            Ok(())
         }
         KeySource::Keyring => {
             new.key_source.bound_to(new, &desk.surroundings.sealed).await?;
             Ok(())
         }
         KeySource::Command(_) | KeySource::Credential(_) => prove(new, key, desk).await,
-        KeySource::Session | KeySource::Sealed | KeySource::File(_) => Ok(()),
+        KeySource::Session | KeySource::File(_) => Ok(()),
     }
 }
 
@@ -193,8 +195,8 @@ async fn carry_out(
         Err(problem) if problem.code == ErrorCode::LOCKED => {
             desk.vault.key_replaced(new.name.clone(), key).await?;
         }
-        // The next agent reads it from there.
-        Err(problem) if problem.code == ErrorCode::STOPPING => {}
+        // The next agent reads it from there, or this one when the user wants it to after all.
+        Err(problem) if [ErrorCode::STOPPING, ErrorCode::NO_KEY].contains(&problem.code) => {}
         installed => installed?,
     }
     info!(profile = %new.name, from = %moved.old.key_source, to = %new.key_source, "a key was moved");

@@ -39,6 +39,9 @@ pub enum SealedError {
     /// There is nobody to seal it to.
     #[error("no passphrase is set that a key could be sealed with")]
     NoPassphrase,
+    /// Whom it would be sealed to is only what a file says.
+    #[error("nothing is sealed before the passphrase was given once since the agent started")]
+    Unproven,
     /// The file is there and cannot be used.
     #[error("cannot use the sealed key `{path}`")]
     Io {
@@ -65,6 +68,10 @@ impl From<SealedError> for Problem {
             SealedError::NoPassphrase => (
                 ErrorCode::BAD_REQUEST,
                 "set one: dph-agent-client lock --set-passphrase; then unlock, and add the key",
+            ),
+            SealedError::Unproven => (
+                ErrorCode::LOCKED,
+                "dph-agent-client unlock, which takes the passphrase also where nothing is locked; then try again",
             ),
             SealedError::Io { .. } => {
                 (ErrorCode::SOURCE_UNAVAILABLE, "look at the file, its owner and its disk")
@@ -111,10 +118,24 @@ impl SealedKey {
         binding: &Binding,
         to: Option<Public>,
     ) -> Result<Self, SealedError> {
-        let public = to.ok_or(SealedError::NoPassphrase)?;
+        let public = proven(to)?;
         let sealed = public.seal(&context(name, binding), &item::encode(key, binding));
         let sealed = BASE64_STANDARD.encode(sealed.map_err(SealedError::Seal)?);
         Ok(Self { version: VERSION, public, binding: binding.clone(), sealed })
+    }
+}
+
+/// Returns to whom a key can be sealed that is to outlive the agent.
+///
+/// # Errors
+///
+/// When there is nobody, or nobody has shown yet that he can open it: the record of the lock may have been exchanged
+/// while no agent ran, and what is sealed to a stranger is his.
+pub fn proven(to: Option<Public>) -> Result<Public, SealedError> {
+    match to {
+        None => Err(SealedError::NoPassphrase),
+        Some(public) if !public.is_proven() => Err(SealedError::Unproven),
+        Some(public) => Ok(public),
     }
 }
 
@@ -172,7 +193,7 @@ impl SealedFolder {
         text: &[u8],
         to: Option<Public>,
     ) -> Result<(), SealedError> {
-        let sealed = to.ok_or(SealedError::NoPassphrase)?.seal(&aside_context(name), text);
+        let sealed = proven(to)?.seal(&aside_context(name), text);
         let (sealed, path) = (sealed.map_err(SealedError::Seal)?, self.rotation(name));
         let written = private_file::create_folder_of(&path)
             .and_then(|()| private_file::replace(&path, |file| file.write_all(&sealed)));

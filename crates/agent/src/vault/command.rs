@@ -15,6 +15,7 @@ use crate::lock::{Cause, locked};
 use crate::seal::{Private, SealedPrivate};
 
 use super::HeldKey;
+use super::drops::Moment;
 
 pub(super) type Reply<T> = oneshot::Sender<T>;
 
@@ -29,7 +30,9 @@ pub(super) enum Command {
     Status(Selector, String, Reply<Result<StatusPage, Problem>>),
     Config(Reply<Arc<Config>>),
     Apply(Arc<Config>, Why, Reply<()>),
-    Install(Box<Install>, Reply<Result<(), Problem>>),
+    Install(Box<Install>, Option<Moment>, Reply<Result<(), Problem>>),
+    Moment(Reply<Moment>),
+    Undropped(ProfileName, Moment, Reply<Result<(), Problem>>),
     Drop(Vec<ProfileName>, Reply<()>),
     Key(ProfileName, Reply<Result<Option<HeldKey>, Problem>>),
     UsableKey(ProfileName, Reply<Result<Option<HeldKey>, Problem>>),
@@ -120,7 +123,9 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
     // A caller who has gone needs no answer.
     let _caller_gone = match command {
         Command::Token(_, _, reply) | Command::Retry(_, reply) => reply.send(Err(locked())).is_err(),
-        Command::Ready(_, reply) | Command::Install(_, reply) => reply.send(Err(locked())).is_err(),
+        Command::Ready(_, reply) | Command::Install(_, _, reply) | Command::Undropped(_, _, reply) => {
+            reply.send(Err(locked())).is_err()
+        }
         Command::Select(_, reply) => reply.send(Err(locked())).is_err(),
         Command::List(_, reply) => reply.send(Err(locked())).is_err(),
         Command::Key(_, reply) | Command::UsableKey(_, reply) => reply.send(Err(locked())).is_err(),
@@ -132,6 +137,7 @@ pub(super) fn answered_locked(command: Command) -> Option<Command> {
         | Command::LockByItself(..)
         | Command::Unlock(..)
         | Command::DropAll(_)
+        | Command::Moment(_)
         | Command::Change(..)
         | Command::KeyReplaced(..)
         | Command::KeysPlace(_)

@@ -14,6 +14,7 @@ use crate::lock::{Cause, LockOn, RecordFile};
 use crate::seal::{Private, SealedPrivate};
 
 use super::command::{Change, Command, Install, Reply, Saving, StatusPage, Why};
+use super::drops::Moment;
 use super::{HeldKey, Surroundings, Vault, stopping};
 
 /// Requests that wait for the vault before callers are held up.
@@ -227,13 +228,40 @@ impl VaultHandle {
         let _ended = self.ask(Command::End).await.is_err();
     }
 
-    /// Takes over a key.
+    /// Takes over a key in place of the one before.
     ///
     /// # Errors
     ///
-    /// When its profile has gone or changed since the key was proven for it.
+    /// When its profile has gone or changed since the key was proven for it, or the one before was dropped.
     pub async fn install(&self, install: Install) -> Result<(), Problem> {
-        self.ask(|reply| Command::Install(Box::new(install), reply)).await?
+        self.ask(|reply| Command::Install(Box::new(install), None, reply)).await?
+    }
+
+    /// Takes over a key that the user brings, also where the one before was dropped, if that was before `began`.
+    ///
+    /// # Errors
+    ///
+    /// When its profile has gone or changed since the key was proven for it, or keys were dropped since `began`.
+    pub async fn install_new(&self, install: Install, began: Moment) -> Result<(), Problem> {
+        self.ask(|reply| Command::Install(Box::new(install), Some(began), reply)).await?
+    }
+
+    /// Returns this moment, for what must end before keys are dropped.
+    ///
+    /// # Errors
+    ///
+    /// When the agent is stopping.
+    pub async fn moment(&self) -> Result<Moment, Problem> {
+        self.ask(Command::Moment).await
+    }
+
+    /// Makes sure that the agent is open, and the key of a profile was not dropped since `began`.
+    ///
+    /// # Errors
+    ///
+    /// When it is not, or was.
+    pub async fn undropped(&self, profile: &ProfileName, began: Moment) -> Result<(), Problem> {
+        self.ask(|reply| Command::Undropped(profile.clone(), began, reply)).await?
     }
 
     /// Drops the keys and tokens of profiles.
