@@ -11,10 +11,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Instant;
 
 use dph_agent_mock_platform::MockPlatform;
-use dph_agent_protocol::{ErrorCode, Reply, Request, TokenRequest};
-use dph_agent_tests::{AgentProcess, Home, Ran, Raw, program, run, wait_for, wait_until};
+use dph_agent_protocol::{Reply, Request, TokenRequest};
+use dph_agent_tests::{AgentProcess, Home, PATIENCE, Ran, Raw, program, run, wait_for, wait_until};
 use rustix::process::{Signal, getuid};
 
 const KEY: &str = "k3y-of-alice-0123456789-abcdefghijkl";
@@ -171,9 +172,11 @@ fn guests_come_and_go_with_the_configuration() {
     scene.token_comes();
     scene.configure(&[GUEST + 1]);
     agent.signal(Signal::HUP);
-    // Whoever is connected at that moment is hung up on; after that it is said why.
-    let is_told = |ran: &Ran| ran.err.contains("not user 65534");
-    wait_for("the guest is refused", || Some(scene.guest("token")).filter(is_told)).failed_with(8);
+    // One that is connected at this moment is hung up on.
+    let refused = wait_for("the guest is refused and told why", || {
+        Some(scene.guest("token")).filter(|ran| ran.err.contains("not user 65534"))
+    });
+    refused.failed_with(8);
     scene.configure(&[]);
     agent.signal(Signal::HUP);
     wait_until("the socket is closed", || scene.guest("token").status == 3);
@@ -196,7 +199,9 @@ fn a_guest_who_is_struck_off_gets_nothing_more_on_a_connection_that_is_open() {
     agent.signal(Signal::HUP);
     wait_until("the reload is in force", || scene.guest("token").status == 8);
     assert!(!is_token(connected.ask(&token()).as_ref()));
-    assert!(waiting.reply().is_none(), "also one that waits is ended");
+    let begin = Instant::now();
+    assert!(!is_token(waiting.reply().as_ref()));
+    assert!(begin.elapsed() < PATIENCE / 2, "also one that waits is ended");
     scene.platform.resume();
     scene.own("token").unwrap();
 }
@@ -208,14 +213,11 @@ fn one_guest_cannot_take_every_seat() {
     scene.platform.pause();
     let _agent = scene.start();
     let mut guests: Vec<_> = (0..513).map(|_| scene.asks()).collect();
-    let refused = guests.last_mut().unwrap().reply();
-    assert!(
-        matches!(&refused, Some(Reply::Failure(failure)) if failure.code == ErrorCode::BUSY),
-        "{refused:?}"
-    );
     scene.own("ping").unwrap();
     scene.platform.resume();
     scene.own("token").unwrap();
+    let served = guests.iter_mut().filter_map(Raw::reply).filter(|reply| is_token(Some(reply))).count();
+    assert!((1..=128).contains(&served), "{served}");
 }
 
 #[test]
@@ -223,14 +225,11 @@ fn one_guest_cannot_take_every_place_of_those_who_wait_to_be_confirmed() {
     let Some(scene) = Scene::new() else { return };
     scene.configure_with(&[GUEST], "confirm = true\n");
     let _agent = scene.start();
-    let _guests: Vec<_> = (0..16).map(|_| scene.asks()).collect();
+    let _guests: Vec<_> = (0..65).map(|_| scene.asks()).collect();
+    let audit = || run(scene.home.command(program("dph-agent")).args(["audit", "--json"]), "").out;
+    wait_until("the others are refused", || audit().matches("\"code\":\"busy\"").count() == 65 - 16);
     let waiting = || scene.own("pending --json").json().as_array().unwrap().clone();
     wait_until("so many wait as may", || waiting().len() == 16);
-    let refused = scene.asks().reply();
-    assert!(
-        matches!(&refused, Some(Reply::Failure(failure)) if failure.code == ErrorCode::BUSY),
-        "{refused:?}"
-    );
     let mut own = Raw::connect(scene.home.path("shared/agent.sock").as_path());
     own.send(&token());
     wait_until("the own request waits, too", || waiting().len() == 17);

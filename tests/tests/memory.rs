@@ -8,6 +8,7 @@
 )]
 
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use dph_agent_mock_platform::{Endpoint, Fault, MockPlatform, Times};
@@ -23,7 +24,7 @@ const PASSPHRASE: &str = "correct horse battery staple of the owner";
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Everywhere that a key can come from, but for keyrings, which are tested with a keyring.
-const SOURCES: &[&str] = &["session", "file", "command", "credential", "sealed"];
+const SOURCES: [&str; 5] = ["session", "file", "command", "credential", "sealed"];
 
 struct Scene {
     home: Home,
@@ -179,9 +180,10 @@ fn the_key_is_nowhere_in_the_agents_memory_nor_token_and_passphrase_once_it_is_l
         return skipped("only root can read the agent's memory");
     }
     for form in forms() {
-        for source in SOURCES {
-            follow(source, form);
-        }
+        // Beside each other, for `refresh` keeps its distance from the one before.
+        thread::scope(|scope| {
+            SOURCES.iter().for_each(|source| drop(scope.spawn(move || follow(source, form))))
+        });
     }
 }
 
