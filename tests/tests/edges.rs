@@ -194,8 +194,9 @@ fn start_hands_on_how_to_log_and_puts_a_long_log_aside() {
     let ran = agent(&home, &["start", "--log-format", "json", "--log-level", "debug"]);
     assert!(ran.ok, "{ran:?}");
     assert!(fs::metadata(log.with_extension("log.old")).unwrap().len() > 1_000_000);
-    let first = wait_for("the log", || fs::read_to_string(&log).ok()?.lines().next().map(str::to_owned));
-    assert!(first.starts_with('{') && first.contains("ready"), "{first}");
+    let is_ready = |text: &String| text.contains("\"message\":\"ready\"");
+    let text = wait_for("the log", || fs::read_to_string(&log).ok().filter(is_ready));
+    assert!(text.lines().all(|line| line.starts_with('{')), "{text}");
     let pid = ran.err.split_whitespace().nth(1).unwrap();
     if rustix::process::geteuid().is_root() {
         // Others may not look at it.
