@@ -367,8 +367,8 @@ fn a_rotation_that_is_cut_off_goes_on_with_what_the_keyring_kept() {
     desktop.platform.allow_key_generation();
     let agent = desktop.home.start_agent();
     desktop.add().unwrap();
-    let slow = Fault::Slow(Duration::from_secs(3));
-    desktop.platform.script(Endpoint::GenerateKey, slow, Times::N(1));
+    let late = Fault::Late(Duration::from_secs(3));
+    desktop.platform.script(Endpoint::GenerateKey, late, Times::N(1));
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| desktop.home.client(&["rotate", "--yes"]));
         assert!(desktop.platform.wait_for_requests(Endpoint::GenerateKey, 1, dph_agent_tests::PATIENCE));
