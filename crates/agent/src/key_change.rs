@@ -6,6 +6,8 @@ mod platform;
 mod revoking;
 mod rotating;
 pub mod schedule;
+mod tools;
+mod turns;
 mod worker;
 
 use std::collections::HashMap;
@@ -23,13 +25,14 @@ use crate::config::{Profile, ProfileName};
 use crate::error::{Chain, Problem};
 use crate::exchange::blocking;
 use crate::key_source::Aside;
-use crate::lock::locked;
-use crate::vault::{ChangeKind, Surroundings, VaultHandle, stopping};
+use crate::vault::{ChangeKind, Surroundings, VaultHandle};
 
 pub use journal::Journal;
 use journal::Record;
 pub use revoking::{check as check_revoke, notes as revoke_notes};
 pub use rotating::{check as check_rotate, notes as rotate_notes};
+use tools::{Asides, Tools};
+use turns::Turns;
 use worker::{Line, Worker};
 
 /// What becomes of a wish.
@@ -72,88 +75,11 @@ pub struct KeyChanges {
     beginning: Arc<tokio::sync::Mutex<()>>,
 }
 
-/// What a change is carried out with.
-#[derive(Clone, Debug)]
-struct Tools {
-    vault: VaultHandle,
-    surroundings: Surroundings,
-    journal: Journal,
-    asides: Asides,
-    turns: Turns,
-    stop: CancellationToken,
-}
-
-impl Tools {
-    /// Waits until nothing may be asked of a platform any more, and says why.
-    async fn halted(&self) -> Problem {
-        tokio::select! {
-            biased;
-            () = self.vault.falls() => locked(),
-            () = self.stop.cancelled() => stopping(),
-        }
-    }
-
-    /// Makes sure that a platform may be asked for something.
-    fn may_go_on(&self) -> Result<(), Problem> {
-        match (self.vault.is_locked(), self.stop.is_cancelled()) {
-            (true, _) => Err(locked()),
-            (false, true) => Err(stopping()),
-            (false, false) => Ok(()),
-        }
-    }
-
-    /// Writes down how far a wish has come.
-    async fn save(&self, name: &ProfileName, record: &Record) -> Result<(), Problem> {
-        let (journal, name, record) = (self.journal.clone(), name.clone(), record.clone());
-        blocking(move || journal.save(&name, &record)).await?
-    }
-
-    /// Has what was put aside at hand, unless the agent was locked meanwhile.
-    fn offer(&self, name: &ProfileName, aside: Aside) {
-        let mut asides = self.asides.all();
-        // Looked at while the asides are held, so that a lock that comes now finds this one, too.
-        if !self.vault.is_locked() {
-            asides.insert(name.clone(), aside);
-        }
-    }
-}
-
-/// One change at a time for each user at a platform: two profiles may have one key.
-#[derive(Clone, Debug, Default)]
-struct Turns(Arc<Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>>);
-
-impl Turns {
-    async fn take(&self, profile: &Profile) -> OwnedMutexGuard<()> {
-        let whose = format!("{} {}", profile.auth_url, profile.username().unwrap_or_default());
-        let turn =
-            Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(whose).or_default());
-        turn.lock_owned().await
-    }
-}
-
 /// What is remembered of changes that have ended.
 #[derive(Debug, Default)]
 struct Past {
     rotations: u64,
     last: Option<(ChangeKind, Result<Report, Problem>)>,
-}
-
-/// What rotations put aside, for as long as the agent is open.
-#[derive(Clone, Debug, Default)]
-pub struct Asides(Arc<Mutex<HashMap<ProfileName, Aside>>>);
-
-impl Asides {
-    fn of(&self, name: &ProfileName) -> Option<Aside> {
-        self.all().get(name).map(Aside::copy)
-    }
-
-    fn forget(&self, name: &ProfileName) {
-        self.all().remove(name);
-    }
-
-    fn all(&self) -> MutexGuard<'_, HashMap<ProfileName, Aside>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl KeyChanges {
