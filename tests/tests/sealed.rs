@@ -319,21 +319,27 @@ fn hold_configuration(scene: &Scene) -> fs::File {
     lock
 }
 
+/// Has something `happen` while an `add` has put its key on the disk and has not ended.
+fn overtaken(scene: &Scene, happen: impl FnOnce()) -> Ran {
+    let held = hold_configuration(scene);
+    let refused = std::thread::scope(|scope| {
+        let adding = scope.spawn(|| scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]));
+        wait_until("the key is on the disk", || sealed_file(&scene.home).exists());
+        happen();
+        drop(held);
+        adding.join().unwrap()
+    });
+    assert!(refused.err.contains("no key of profile `default` is kept"), "{refused:?}");
+    assert!(!sealed_file(&scene.home).exists());
+    refused
+}
+
 #[test]
 fn an_add_that_the_lock_overtakes_leaves_no_key_on_the_disk() {
     let scene = with_passphrase();
     let agent = start_opened(&scene);
     scene.add("session", &["--key-stdin", "--profile", "other"]).unwrap();
-    let held = hold_configuration(&scene);
-    std::thread::scope(|scope| {
-        let adding = scope.spawn(|| scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]));
-        wait_until("the key is on the disk", || sealed_file(&scene.home).exists());
-        scene.home.client(&["lock"]).unwrap();
-        drop(held);
-        let refused = adding.join().unwrap();
-        assert!(refused.failed_with(4).err.contains("no key of profile `default` is kept"), "{refused:?}");
-    });
-    assert!(!sealed_file(&scene.home).exists());
+    overtaken(&scene, || drop(scene.home.client(&["lock"]).unwrap())).failed_with(4);
     agent.stop();
 }
 
@@ -342,17 +348,11 @@ fn an_add_that_a_signal_overtakes_keeps_nothing_and_one_after_it_does() {
     let scene = with_passphrase();
     let agent = start_opened(&scene);
     scene.add("session", &["--key-stdin", "--profile", "other"]).unwrap();
-    let held = hold_configuration(&scene);
-    std::thread::scope(|scope| {
-        let adding = scope.spawn(|| scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]));
-        wait_until("the key is on the disk", || sealed_file(&scene.home).exists());
+    let signal = || {
         agent.signal(rustix::process::Signal::USR1);
         wait_until("all are dropped", || scene.home.log().contains("dropped by a signal"));
-        drop(held);
-        let refused = adding.join().unwrap();
-        assert!(refused.failed_with(5).err.contains("no key of profile `default` is kept"), "{refused:?}");
-    });
-    assert!(!sealed_file(&scene.home).exists());
+    };
+    overtaken(&scene, signal).failed_with(5);
     scene.home.client(&["token", "--profile", "default"]).failed_with(5);
     scene.add("sealed", &["--key-stdin", "--quiet", "--profile", "default"]).unwrap();
     scene.home.client(&["token", "--profile", "default"]).unwrap();

@@ -74,10 +74,7 @@ impl Line {
     pub(super) async fn cancel(&self, journal: &Journal, name: &ProfileName) -> Result<Report, Problem> {
         {
             let mut record = self.record.lock().await;
-            if record.kind() != ChangeKind::Lost
-                && record.is_sent()
-                && self.progress.borrow().tries < STUCK_AFTER
-            {
+            if record.is_sent() && self.progress.borrow().tries < STUCK_AFTER {
                 return Err(Problem::new(
                     ErrorCode::DENIED,
                     "it has been sent to the platform and cannot be taken back",

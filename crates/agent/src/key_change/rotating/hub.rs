@@ -13,7 +13,7 @@ use crate::seal::SealedPrivate;
 /// Calls that make a key, for one wish.
 const MOST_CALLS: u8 = 2;
 /// How long, in seconds, a lost answer is made up for: a key that is made elsewhere later is not ours to end.
-const ASK_AGAIN_FOR: i64 = 10 * 60;
+const ASK_AGAIN_FOR: u64 = 10 * 60;
 
 impl Rotation<'_> {
     pub(super) async fn at_hub(&mut self, calls: &HubKeys<'_>) -> Result<Report, Halt> {
@@ -60,7 +60,7 @@ impl Rotation<'_> {
     /// Whether the last call is so recent that the key which it made is most likely the one that is valid.
     fn is_recent(&self) -> bool {
         let now = self.tools.surroundings.clock.wall();
-        self.record.sent_at.is_some_and(|sent| now.abs_diff(sent) <= ASK_AGAIN_FOR.unsigned_abs())
+        self.record.sent_at.is_some_and(|sent| now.abs_diff(sent) <= ASK_AGAIN_FOR)
     }
 
     async fn put_aside(&self, bearer: &TokenText) -> Result<(), Halt> {
